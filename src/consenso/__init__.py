@@ -1,0 +1,52 @@
+"""consenso: may the labels of an LLM consensus replace human ones? The public verbs and nouns, loaded when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "ConsensoError": "consenso.errors",
+    "Experiment": "consenso.experiment",
+    "LabelSchema": "consenso.labels",
+    "Recipe": "consenso.finetune",
+    "RunFolder": "consenso.store",
+    "annotate_texts": "consenso.annotate",
+    "compare_arms": "consenso.compare",
+    "decide": "consenso.consensus",
+    "load_dataset": "consenso.data",
+    "make_arms": "consenso.finetune",
+    "make_folds": "consenso.data",
+    "measure_agreement": "consenso.consensus",
+    "read_votes": "consenso.annotate",
+    "run": "consenso.experiment",
+    "run_arms": "consenso.finetune",
+    "write_report": "consenso.report",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are those of _HOME
+
+if TYPE_CHECKING:
+    from consenso.annotate import annotate_texts, read_votes
+    from consenso.compare import compare_arms
+    from consenso.consensus import decide, measure_agreement
+    from consenso.data import load_dataset, make_folds
+    from consenso.errors import ConsensoError
+    from consenso.experiment import Experiment, run
+    from consenso.finetune import Recipe, make_arms, run_arms
+    from consenso.labels import LabelSchema
+    from consenso.report import write_report
+    from consenso.store import RunFolder
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'consenso' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

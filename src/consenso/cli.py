@@ -1,0 +1,316 @@
+"""Door 1: the commands. Results go to stdout and files, progress and logs to stderr.
+
+Exit codes: 0 ok, 1 failed (can be resumed), 2 usage or bad input, 3 incomplete, 4 a guard failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from consenso import __version__
+from consenso.errors import ConfigError, ConsensoError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from consenso.experiment import Experiment, Outcome
+    from consenso.store import RunFolder
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line; deliberate errors become one line and an exit code."""
+    try:
+        cli(prog_name="consenso", standalone_mode=False)
+    except ConsensoError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as error:
+        raise SystemExit(error.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; finished work is kept, the same command goes on", 130)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        _fail("the disk is full; finished work is kept, make room and run the same command again", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"consenso: {' '.join(message.split())}", err=True)
+    raise SystemExit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="consenso")
+@click.option("-v", "--verbose", is_flag=True, help="Show log lines on stderr.")
+def cli(verbose: bool) -> None:
+    """May the labels of an LLM consensus replace human ones for this classifier?
+
+    \b
+    consenso init DATA          write a commented experiment.toml
+    consenso run                do what is not yet done; prints the verdict and the report's path
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def experiment_options(command: Command) -> Command:
+    """Add the argument EXPERIMENT and the options that every stage shares."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+    command = click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")(command)
+    command = click.option("--out", type=click.Path(path_type=Path), help="Run folder (default: runs/<name>).")(command)
+    return click.argument("experiment", type=click.Path(path_type=Path), default=Path("experiment.toml"))(command)
+
+
+@cli.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--votes", type=click.Path(path_type=Path), help="Votes that exist already (long or wide table, earlier run folder).")
+@click.option("--text", help="Column of the texts.")
+@click.option("--gold", help="Column of the human labels.")
+@click.option("--id", "text_id", help="Column of the text ids.")
+@click.option("--split", help="Column that says train, dev, test or pool.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("experiment.toml"), show_default=True, help="File to write.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str | None) -> None:
+    """Write a commented experiment.toml from a data file."""
+    from consenso.drafting import draft
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; choose another name with --out, or overwrite it with --force")
+    text, summary = draft(data, votes=votes, columns=columns, beside=out)
+    from consenso.store import write_text
+
+    write_text(out, text)
+    click.echo(f"{summary}\nwrote {out}; read it, then: consenso run {out}")
+
+
+@cli.command()
+@experiment_options
+@click.option("--dry-run", is_flag=True, help="Tell trainings, seconds and disk; start nothing.")
+def run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
+    """Do what is not yet done; print the verdict and the report's path."""
+    if dry_run:
+        _dry_run(experiment, out, changes, as_json)
+        return
+    outcome = _run(experiment, out, changes, until="report")
+    _print_outcome(outcome, as_json)
+    raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _run(experiment: Path, out: Path | None, changes: tuple[str, ...], until: str) -> Outcome:
+    from consenso import experiment as flow
+    from consenso.progress import showing
+
+    read, base = flow.read_experiment(experiment, changes)
+    folder = out or Path("runs") / read.name
+    with showing() as progress:
+        return flow.run(read, folder, until=until, progress=progress, base=base)
+
+
+def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        facts = {
+            "verdict": outcome.verdict,
+            "sentence": outcome.sentence,
+            "folder": str(outcome.folder),
+            "report": str(outcome.report) if outcome.report else None,
+        }
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    click.echo(f"verdict: {outcome.sentence or 'none yet'}")
+    if outcome.report:
+        click.echo(f"report:  {outcome.report}")
+
+
+def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    from consenso import experiment as flow
+    from consenso.store import RunFolder
+
+    read, base = flow.read_experiment(experiment, changes)
+    rows = flow.plan(read, RunFolder(out or Path("runs") / read.name), base)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        bound = "" if row["known"] else " at most (the consensus is not known yet)"
+        click.echo(
+            f"{row['student']}: {row['to_do']} trainings to do{bound}, {row['done']} done; about "
+            f"{duration(row['seconds'])} and {row['disk_bytes'] / 1e6:.0f} MB on disk ({row['basis']})"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a short text: 45 s, 12 min, 2.3 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path), default=Path("experiment.toml"))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder (default: runs/<name>).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(experiment: Path, out: Path | None, as_json: bool) -> None:
+    """Show which stages and trainings of a run are done."""
+    from consenso.overview import progress_of
+
+    facts = progress_of(_folder(experiment, out))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for stage in facts["stages"]:
+        click.echo(f"{stage['stage']:<10} {stage['state']:<8} {stage['detail']}")
+    if facts["sentence"]:
+        click.echo(f"verdict: {facts['sentence']}")
+
+
+def _folder(source: Path, out: Path | None = None) -> RunFolder:
+    """The run folder of an experiment.toml, or the folder itself."""
+    from consenso.experiment import read_experiment
+    from consenso.store import RunFolder
+
+    if out is None and source.is_dir():
+        out = source
+    if out is None:
+        out = Path("runs") / read_experiment(source)[0].name
+    folder = RunFolder(out)
+    if not folder.record():
+        raise ConfigError(f"{out} is not a run folder yet (no run.json); `consenso run` makes it")
+    return folder
+
+
+@cli.command()
+@experiment_options
+def data(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Load, deduplicate, split and guard against leakage; print what was found."""
+    _run(experiment, out, changes, until="data")
+    from consenso.overview import describe_data
+
+    _show(describe_data(_made(experiment, out, changes)), as_json)
+
+
+@cli.command()
+@experiment_options
+def annotate(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Collect the votes of every annotator; print how many are valid."""
+    _run(experiment, out, changes, until="annotate")
+    from consenso.overview import describe_votes
+
+    _show(describe_votes(_made(experiment, out, changes)), as_json)
+
+
+@cli.command()
+@experiment_options
+def consensus(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Turn votes into labels; print coverage, agreement and quality against gold (never test gold)."""
+    _run(experiment, out, changes, until="consensus")
+    from consenso.overview import describe_consensus
+
+    _show(describe_consensus(_made(experiment, out, changes)), as_json)
+
+
+@cli.command()
+@experiment_options
+def finetune(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Train every arm over every seed; finished trainings are kept and not repeated."""
+    _run(experiment, out, changes, until="finetune")
+    from consenso.overview import describe_trainings
+
+    _show(describe_trainings(_made(experiment, out, changes)), as_json)
+
+
+@cli.command()
+@experiment_options
+def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Check the guards, score the arms on test gold and print the contrasts and the verdict."""
+    outcome = _run(experiment, out, changes, until="compare")
+    from consenso.overview import describe_comparison
+
+    _show(describe_comparison(_made(experiment, out, changes)), as_json)
+    if not as_json:
+        _print_outcome(outcome, as_json)
+    raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _made(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> RunFolder:
+    from consenso.experiment import read_experiment
+    from consenso.store import RunFolder
+
+    return RunFolder(out or Path("runs") / read_experiment(experiment, changes)[0].name)
+
+
+def _show(frame: pd.DataFrame, as_json: bool) -> None:
+    if as_json:
+        click.echo(frame.to_json(orient="records", force_ascii=False))
+    else:
+        click.echo(frame.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3f}"))
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
+def report(run_folder: Path) -> None:
+    """Write report.html and report.md of a run folder (or of an experiment.toml's) anew."""
+    from consenso.report import write_report
+
+    click.echo(str(write_report(_folder(run_folder))))
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to write to (default: <run folder>/export).")
+@click.option("--table", "tables", multiple=True, help="Only this table (repeatable).")
+@click.option("--earlier", is_flag=True, help="Write the earlier system's files instead of the tables.")
+@click.option("--spreadsheet-safe", is_flag=True, help="Keep spreadsheets from reading texts as formulas.")
+def export(run_folder: Path, target: Path | None, tables: tuple[str, ...], earlier: bool, spreadsheet_safe: bool) -> None:
+    """Write the tables as CSV, or the files of the earlier system."""
+    from consenso.report import export_earlier, export_tables
+
+    folder = _folder(run_folder)
+    place = target or folder.path / "export"
+    if earlier:
+        written = export_earlier(folder, place)
+    else:
+        written = export_tables(folder, place, names=list(tables) or None, spreadsheet_safe=spreadsheet_safe)
+    for path in written:
+        click.echo(str(path))
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path), default=Path("experiment.toml"))
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of experiment.toml instead.")
+def config(experiment: Path, changes: tuple[str, ...], schema: bool) -> None:
+    """Show the effective settings of an experiment, defaults included, or the JSON Schema."""
+    from consenso.experiment import Experiment, read_experiment
+
+    if schema:
+        click.echo(json.dumps(Experiment.model_json_schema(), indent=1, ensure_ascii=False))
+        return
+    read: Experiment = read_experiment(experiment, changes)[0]
+    click.echo(json.dumps(read.model_dump(mode="json"), indent=1, ensure_ascii=False))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def doctor(as_json: bool) -> None:
+    """Check the installation, devices, bf16, the embedded encoder, caches and keys; exit 1 if a check fails."""
+    from consenso.doctor import examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        for line in found:
+            click.echo(f"{line['state']:<8} {line['check']:<22} {line['found']}")
+    raise click.exceptions.Exit(int(any(line["state"] == "failed" for line in found)))

@@ -1,0 +1,134 @@
+"""Every guard by name, and the one verb that runs them. A failed guard changes the verdict, not a log line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from consenso.compare import guards_of_runs as of_runs
+from consenso.compare import guards_of_texts as of_texts
+from consenso.compare.contrasts import Contrast
+from consenso.compare.evidence import Evidence, Finding
+from consenso.compare.runs import Runs, read_runs
+from consenso.compare.verdict import INVALID, NO_VERDICT, UNSTABLE_RECIPE, Failure
+from consenso.labels import LabelSchema
+from consenso.tables import ARMS, FOLDS, LABELS, LEAKS, TEXTS, TRAININGS, check
+from consenso.tables import GUARDS as GUARDS_TABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+GUARDS: dict[str, Callable[[Evidence], list[Finding]]] = {
+    "leakage": of_texts.leakage,
+    "alignment": of_texts.alignment,
+    "collapse": of_runs.collapse,
+    "gold beats the floor": of_runs.gold_beats_the_floor,
+    "margin": of_runs.margin,
+    "negative control": of_runs.negative_control,
+    "seeds differ": of_runs.seeds_differ,
+    "low power": of_runs.low_power,
+    "failed runs": of_runs.failed_runs,
+    "test texts": of_texts.enough_test_texts,
+    "classes": of_texts.classes,
+    "contamination": of_texts.contamination,
+    "fixed before scoring": of_texts.fixed_before_scoring,
+}
+CONSEQUENCES = {
+    "leakage": INVALID,
+    "alignment": INVALID,
+    "gold beats the floor": INVALID,
+    "margin": INVALID,
+    "negative control": INVALID,
+    "collapse": UNSTABLE_RECIPE,
+    "seeds differ": NO_VERDICT,
+}
+"""What a failure of the guard makes of the verdict; all other guards only warn."""
+
+
+def check_guards(
+    *,
+    predictions: pd.DataFrame,
+    gold: pd.Series | pd.DataFrame,
+    arms: pd.DataFrame | None = None,
+    folds: pd.DataFrame | None = None,
+    leaks: pd.DataFrame | None = None,
+    texts: pd.DataFrame | None = None,
+    trainings: pd.DataFrame | None = None,
+    labels: pd.DataFrame | None = None,
+    schema: LabelSchema | None = None,
+    metric: str = "macro_f1",
+    margin: float = 0.02,
+    contrasts: Sequence[Contrast | tuple[str, str] | str] | None = None,
+    primary: Contrast | tuple[str, str] | str | None = None,
+    low_power_below: int = 5,
+    few_texts_below: int = 100,
+    gold_public: bool | None = None,
+    first_hash: str | None = None,
+    hash: str | None = None,
+) -> pd.DataFrame:
+    """Run every guard of GUARDS on what is given and return the GUARDS table; a guard without evidence is not_checked.
+
+    `gold`: label names by text id (Series, or frame with text_id and gold). `first_hash` and `hash`: fingerprints of
+    what was declared at the first scoring and now. `figures` of a row is JSON; its `contrasts` says which contrasts a
+    failure concerns.
+    Raises `DataError` for a wrong table, `ConfigError` for a contrast whose arms are missing.
+    """
+    given = _checked(
+        arms=(arms, ARMS), folds=(folds, FOLDS), leaks=(leaks, LEAKS), texts=(texts, TEXTS),
+        trainings=(trainings, TRAININGS), labels=(labels, LABELS),
+    )  # fmt: skip
+    evidence = Evidence(
+        runs=read_runs(predictions, gold, schema), schema=schema, metric=metric, margin=margin, primary=primary,
+        contrasts=None if contrasts is None else tuple(contrasts), low_power_below=low_power_below,
+        few_texts_below=few_texts_below, gold_public=gold_public, first_hash=first_hash, hash=hash, **given,
+    )  # fmt: skip
+    return judge_guards(evidence)
+
+
+def _checked(**tables: tuple[Any, Any]) -> dict[str, Any]:
+    return {name: None if frame is None else check(frame, table) for name, (frame, table) in tables.items()}
+
+
+def judge_guards(evidence: Evidence) -> pd.DataFrame:
+    """Return the GUARDS table of the evidence, in the order of GUARDS."""
+    import pandas as pd
+
+    rows = [
+        {
+            "guard": name,
+            "scope": finding.scope,
+            "outcome": finding.outcome,
+            "invalidates": CONSEQUENCES.get(name) in {INVALID, UNSTABLE_RECIPE},
+            "figures": json.dumps(finding.figures, sort_keys=True, ensure_ascii=False, default=str),
+            "reason": finding.reason,
+        }
+        for name, guard in GUARDS.items()
+        for finding in guard(evidence)
+    ]
+    frame = check(pd.DataFrame(rows), GUARDS_TABLE)
+    counts = frame["outcome"].value_counts().to_dict()
+    logger.info("guards: %s", ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    return frame
+
+
+def failures(guards: pd.DataFrame, student: str, contrast: Contrast) -> list[Failure]:
+    """Return what the failed guards say of one contrast of one student."""
+    failed = guards[(guards["outcome"] == "failed") & guards["scope"].isin(["all", student])]
+    found = []
+    for guard, figures, reason in zip(failed["guard"], failed["figures"], failed["reason"]):
+        concerned = json.loads(figures).get("contrasts") if isinstance(figures, str) else None
+        if guard in CONSEQUENCES and (concerned is None or contrast.name in concerned):
+            found.append(Failure(str(guard), str(reason), CONSEQUENCES[guard]))
+    return found
+
+
+def explain(guard: str) -> str:
+    """Return what a guard does, in one sentence; docs/verdict.md has a section on each."""
+    return (GUARDS[guard].__doc__ or "").strip().splitlines()[0]
+
+
+__all__ = ["CONSEQUENCES", "GUARDS", "Evidence", "Runs", "check_guards", "explain", "failures", "judge_guards"]

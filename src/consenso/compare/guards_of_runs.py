@@ -1,0 +1,253 @@
+"""Guards that look at how the trainings went and what they predict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from consenso.compare.contrasts import FLOORS
+from consenso.compare.evidence import Evidence, Finding
+from consenso.compare.metrics import per_item
+from consenso.compare.paired import TwoWay, wilson
+from consenso.compare.verdict import signed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MOST_COLLAPSED = 0.20
+"""A larger share of collapsed runs in an arm makes the recipe unstable."""
+
+
+def collapse(evidence: Evidence) -> list[Finding]:
+    """Count the runs that learned nothing: over 20 % in an arm, or unlike shares in two arms, blame the recipe."""
+    return [_collapse(evidence, student) for student in evidence.students()]
+
+
+def _collapse(evidence: Evidence, student: str) -> Finding:
+    counts = {arm: _collapsed(evidence, student, arm) for arm in evidence.reported(student) if not may_collapse(arm)}
+    figures: dict[str, Any] = {"arms": {arm: _share(k, runs) for arm, (k, runs) in counts.items()}}
+    chosen, primary = evidence.chosen(student)
+    unstable = [c.name for c in chosen if _is_unstable([counts.get(arm, (0, 0)) for arm in c.arms])]
+    basis = "" if evidence.trainings is not None else " (judged by test predictions alone: no trainings table)"
+    said = ", ".join(f"{arm} {k} of {runs}" for arm, (k, runs) in counts.items() if k) or "none"
+    if not unstable:
+        few = ", few enough to go on" if said != "none" else ""
+        return Finding("warned" if few else "passed", f"collapsed runs: {said}{few}{basis}", figures, student)
+    where = "the primary contrast" if primary and primary.name in unstable else ", ".join(unstable)
+    alone = "; with so few seeds one collapse already ends it" if max(runs for _, runs in counts.values()) <= 4 else ""
+    reason = (
+        f"collapsed runs: {said}; {where} tests the recipe, not the labels{alone}; "
+        f"lower the learning rate or warm up longer{basis}"
+    )
+    return Finding("failed", reason, {**figures, "contrasts": unstable}, student)
+
+
+def _share(count: int, runs: int) -> dict[str, float]:
+    low, high = wilson(count, runs)
+    return {"collapsed": count, "runs": runs, "low": low, "high": high}
+
+
+def may_collapse(arm: str) -> bool:
+    """Return whether collapsing is no flaw of this arm: floors, permuted labels, and the small arms gold@n."""
+    return arm in FLOORS or arm == "permuted" or arm.startswith("gold@")
+
+
+def _is_unstable(sides: list[tuple[int, int]]) -> bool:
+    """Over 20 % collapsed on a side, or shares that differ between the sides (Fisher's exact p < .05)."""
+    from scipy.stats import fisher_exact
+
+    if any(runs and k / runs > MOST_COLLAPSED for k, runs in sides):
+        return True
+    return all(runs for _, runs in sides) and bool(fisher_exact([[k, runs - k] for k, runs in sides])[1] < 0.05)
+
+
+def _collapsed(evidence: Evidence, student: str, arm: str) -> tuple[int, int]:
+    """Collapsed and all as-run trainings of an arm without the failed ones; judged by predictions if not recorded."""
+    if evidence.trainings is not None:
+        rows = evidence.trainings[evidence.trainings["attempt"] == "as_run"]
+        status = rows.loc[(rows["student"] == student) & (rows["arm"] == arm), "status"]
+        if (finished := status[status != "failed"]).size:
+            return int((finished == "collapsed").sum()), len(finished)
+    codes = evidence.runs.codes[list(evidence.runs.arms(student)[arm].values())]
+    return int(predicts_one_class(codes, evidence.runs.gold).sum()), len(codes)
+
+
+def predicts_one_class(codes: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Return for each run whether its commonest prediction has a share above max(.95, largest gold share + .03)."""
+    import numpy as np
+
+    limit = max(0.95, np.bincount(gold).max() / len(gold) + 0.03)
+    shares = [np.bincount(run[run >= 0]).max(initial=0) / max(1, np.count_nonzero(run >= 0)) for run in codes]
+    return np.array([share > limit or share == 1.0 for share in shares])
+
+
+def gold_beats_the_floor(evidence: Evidence) -> list[Finding]:
+    """Require gold to beat the better floor by more than 5 standard errors: else the recipe is broken for every arm."""
+    return [_gold_beats_the_floor(evidence, student) for student in evidence.students()]
+
+
+def _gold_beats_the_floor(evidence: Evidence, student: str) -> Finding:
+    found = evidence.better_floor(student, "gold") if "gold" in evidence.runs.arms(student) else None
+    if found is None:
+        return Finding("not_checked", "needs predictions of the arms gold and floor", scope=student)
+    floor, result = found
+    se = _se_or_item_se(result)
+    figures = {"floor": floor, "difference": result.difference, "se": se, "S": result.S, "n": result.n}
+    one = "" if result.S > 1 else " (item error only: one seed)"
+    if result.difference > 5 * se:
+        return Finding(
+            "passed",
+            f"gold beats {floor} by {signed(result.difference)} pp, more than 5 standard errors{one}",
+            figures,
+            student,
+        )
+    reason = (
+        f"gold labels bring only {signed(result.difference)} pp over {floor}, not more than 5 standard errors "
+        f"({500 * se:.1f} pp{one}): the recipe learns too little to compare labels with it"
+    )
+    return Finding("failed", reason, figures, student)
+
+
+def _se_or_item_se(result: TwoWay) -> float:
+    return result.se if result.S > 1 else float((result.ms_item / result.n) ** 0.5)
+
+
+def margin(evidence: Evidence) -> list[Finding]:
+    """Require a margin of at most half of what the control is sure to gain over the floor."""
+    return [_margin(evidence, student) for student in evidence.students()]
+
+
+def _margin(evidence: Evidence, student: str) -> Finding:
+    primary = evidence.chosen(student)[1]
+    control = primary.control if primary else "gold-aligned"
+    found = (
+        evidence.better_floor(student, control)
+        if control in evidence.runs.arms(student) and control not in FLOORS
+        else None
+    )
+    if found is None or found[1].S < 2:
+        return Finding(
+            "not_checked", f"needs predictions of {control} and floor with at least two seeds", scope=student
+        )
+    floor, result = found
+    figures = {
+        "margin": evidence.margin,
+        "control": control,
+        "floor": floor,
+        "difference": result.difference,
+        "low": result.low,
+    }
+    gain = f"{control} − {floor} is {signed(result.difference)} pp, at least {signed(result.low)} pp"
+    if evidence.margin <= result.low / 2:
+        return Finding(
+            "passed", f"the margin of {100 * evidence.margin:g} pp is at most half of it: {gain}", figures, student
+        )
+    reason = f"the margin of {100 * evidence.margin:g} pp is more than half of what labels bring at all: {gain}"
+    return Finding("failed", reason, figures, student)
+
+
+def seeds_differ(evidence: Evidence) -> list[Finding]:
+    """Count seeds that predict alike: an arm whose seeds all give the same predictions has one seed, S = 1."""
+    findings = []
+    for student in evidence.students():
+        runs, distinct = {}, {}
+        for arm in evidence.reported(student):
+            codes = evidence.runs.codes[list(evidence.runs.arms(student)[arm].values())]
+            runs[arm], distinct[arm] = len(codes), len({row.tobytes() for row in codes})
+        figures = {"seeds": runs, "distinct": distinct}
+        same = [arm for arm in runs if runs[arm] > 1 and distinct[arm] == 1]
+        some = [arm for arm in runs if 1 < distinct[arm] < runs[arm]]
+        if same:
+            reason = (
+                f"all seeds of {', '.join(same)} give the same predictions, so S counts as 1; "
+                f"replicate by resampling the training texts"
+            )
+            figures["contrasts"] = evidence.concerned(student, same)  # type: ignore[assignment]
+            findings.append(Finding("failed", reason, figures, student))
+        elif some:
+            said = ", ".join(f"{arm} {distinct[arm]} of {runs[arm]}" for arm in some)
+            findings.append(
+                Finding("warned", f"some seeds give the same predictions; distinct ones: {said}", figures, student)
+            )
+        elif max(runs.values()) == 1:
+            findings.append(Finding("not_checked", "one seed", figures, student))
+        else:
+            findings.append(Finding("passed", "every seed gives its own predictions", figures, student))
+    return findings
+
+
+def low_power(evidence: Evidence) -> list[Finding]:
+    """Flag comparisons of fewer than five seeds."""
+    findings = []
+    for student in evidence.students():
+        contrast = evidence.chosen(student)[0][0]
+        S = len(evidence.pair(student, contrast.arm, contrast.control).seeds)
+        few = evidence.low_power_below > S
+        reason = f"{S} seed(s) in {contrast.name}" + (
+            f", fewer than {evidence.low_power_below}: low power" if few else ""
+        )
+        findings.append(Finding("warned" if few else "passed", reason, {"S": S}, student))
+    return findings
+
+
+def failed_runs(evidence: Evidence) -> list[Finding]:
+    """Count trainings without predictions: a contrast uses only the seeds that both of its arms finished."""
+    findings = []
+    for student in evidence.students():
+        arms, reported = evidence.runs.arms(student), evidence.reported(student)
+        folds = any(isinstance(seed, tuple) for rows in arms.values() for seed in rows)
+        known = {
+            name: {(arm, seed) for arm, seed in pairs if arm in reported and isinstance(seed, tuple) == folds}
+            for name, pairs in (("failed", evidence.failed.get(student, set())), ("planned", evidence.planned(student)))
+        }
+        failed = known["failed"]
+        every = {seed for arm in reported for seed in arms[arm]} | {
+            seed for pairs in known.values() for _, seed in pairs
+        }
+        missing = {(arm, seed) for arm in reported for seed in every if seed not in arms[arm]} | failed
+        figures = {"missing": [[arm, str(seed)] for arm, seed in sorted(missing, key=str)], "failed": len(failed)}
+        if missing:
+            said = ", ".join(
+                f"{arm} {sum(a == arm for a, _ in missing)}" for arm in reported if any(a == arm for a, _ in missing)
+            )
+            findings.append(
+                Finding(
+                    "warned",
+                    f"runs without predictions: {said}; each contrast uses the seeds both arms finished",
+                    figures,
+                    student,
+                )
+            )
+        else:
+            findings.append(Finding("passed", "every arm has predictions for every seed", figures, student))
+    return findings
+
+
+def negative_control(evidence: Evidence) -> list[Finding]:
+    """Require `permuted` (labels without information) to score no better than chance, one-sided at 97.5 %."""
+    findings = []
+    for student in evidence.students():
+        rows = evidence.runs.arms(student).get("permuted")
+        codes = evidence.runs.codes[list(rows.values())] if rows else None
+        if codes is None or not (codes >= 0).all():
+            findings.append(Finding("not_checked", "needs complete predictions of the arm permuted", scope=student))
+            continue
+        value, limit, draws = _against_permuted_gold(codes, evidence.runs.gold, evidence.metric)
+        figures = {"value": value, "limit": limit, "draws": draws}
+        said = f"permuted scores {100 * value:.1f} %, chance reaches {100 * limit:.1f} %"
+        if value <= limit:
+            findings.append(Finding("passed", said, figures, student))
+        else:
+            findings.append(
+                Finding("failed", f"{said}: something leaks into labels that carry no information", figures, student)
+            )
+    return findings
+
+
+def _against_permuted_gold(codes: np.ndarray, gold: np.ndarray, metric: str) -> tuple[float, float, int]:
+    """The metric (mean over seeds), the 97.5 % point of the same against permuted gold, and the number of draws."""
+    import numpy as np
+
+    rng = np.random.default_rng([0, *codes.shape])
+    draws = int(np.clip(20_000_000 // codes.size, 200, 1000))
+    chance = [float(per_item(codes, rng.permutation(gold), metric).mean()) for _ in range(draws)]
+    return float(per_item(codes, gold, metric).mean()), float(np.quantile(chance, 0.975)), draws

@@ -1,0 +1,269 @@
+"""Guards that look at texts, labels and votes: leakage, alignment, classes, contamination, annotators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from consenso.compare.contrasts import FLOORS
+from consenso.compare.evidence import Evidence, Finding
+from consenso.text import clean, normalise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME_TEXTS = (("consensus", "gold-aligned"), ("consensus-kept", "gold-kept"))
+"""Arms that differ in their labels only: the same texts, row by row."""
+
+
+def leakage(evidence: Evidence) -> list[Finding]:
+    """Look again for texts of dev or test among the training texts, exact or normalised, after what was removed."""
+    places = _places(evidence)
+    if not any(left in by_part for by_part in places.values() for left in ("train", "fitted")):
+        return [Finding("not_checked", "needs folds or arms")]
+    meaning, groups = _same_text(evidence.texts), _groups(evidence.texts)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for fold, by_part in sorted(places.items()):
+        for left, right in (("train", "test"), ("fitted", "test"), ("train", "dev"), ("dev", "test")):
+            for what, known in (("text", meaning), ("group", groups)):
+                for one in _overlap(left, right, by_part, known, what):
+                    found.setdefault((f"{fold} {right}", one["id"]), {"fold": str(fold), **one})
+    removed = _removed(evidence.leaks)
+    figures: dict[str, Any] = {"removed": removed, "remaining": len(found), "examples": list(found.values())[:5]}
+    if found:
+        first = next(iter(found.values()))
+        kinds = Counter(f"{one['right']} {one['what']}(s) also in {one['left']}" for one in found.values())
+        reason = "; ".join(f"{count} {kind}" for kind, count in kinds.items())
+        return [Finding("failed", f"{reason}, for example {first['id']} = {first['other']}; split again", figures)]
+    if evidence.texts is None:
+        return [Finding("not_checked", "no shared text ids; the texts themselves were not given", figures)]
+    said = ", ".join(f"{count} {level}" for level, count in removed.items()) or "none"
+    return [Finding("passed", f"no text of dev or test stands in train (removed before: {said})", figures)]
+
+
+def _places(evidence: Evidence) -> dict[int, dict[str, set[str]]]:
+    """Fold → part → text ids; `fitted` are the texts that arms really trained on or chose a state with."""
+    places: dict[int, dict[str, set[str]]] = {}
+    if evidence.folds is not None:
+        for (fold, part), ids in evidence.folds.groupby(["fold", "part"])["text_id"]:
+            places.setdefault(int(fold), {})[str(part)] = set(map(str, ids))
+    if evidence.arms is not None:
+        for fold, ids in evidence.arms.groupby("fold")["text_id"]:
+            places.setdefault(int(fold), {})["fitted"] = set(map(str, ids.unique()))
+    if len(places) == 1:  # with several folds the table of folds alone says which test text belongs to which
+        only = next(iter(places.values()))
+        only["test"] = only.get("test", set()) | set(evidence.runs.items)
+    return places
+
+
+def _same_text(texts: pd.DataFrame | None) -> Mapping[str, str]:
+    """Text id → its normalised text, or the cleaned one where nothing but punctuation is left."""
+    if texts is None:
+        return {}
+    return {str(i): normalise(text) or clean(text) for i, text in zip(texts["text_id"], texts["text"])}
+
+
+def _groups(texts: pd.DataFrame | None) -> Mapping[str, str]:
+    if texts is None or "group" not in texts.columns:
+        return {}
+    grouped = texts[texts["group"].notna()]
+    return {str(i): str(group) for i, group in zip(grouped["text_id"], grouped["group"])}
+
+
+def _overlap(
+    left: str, right: str, by_part: dict[str, set[str]], meaning: Mapping[str, str], what: str
+) -> Iterator[dict[str, str]]:
+    """Each text of `right` whose meaning stands in `left`; a text unknown to `meaning` is compared by its id."""
+
+    def value(i: str) -> tuple[str, str] | None:
+        return (what, meaning[i]) if i in meaning else ("id", i) if what == "text" else None
+
+    there = {value(i): i for i in sorted(by_part.get(left, ()), reverse=True)}
+    for i in sorted(by_part.get(right, ())):
+        if (found := value(i)) is not None and found in there:
+            yield {"what": what, "left": left, "right": right, "id": i, "other": there[found]}
+
+
+def _removed(leaks: pd.DataFrame | None) -> dict[str, int]:
+    """Level → removed texts (each text counts once, by its closest level)."""
+    if leaks is None or not len(leaks):
+        return {}
+    rank = {"exact": 0, "normalised": 1, "near": 2, "group": 3}
+    closest: dict[tuple[int, str], str] = {}
+    for fold, text_id, level in zip(leaks["fold"], leaks["text_id"], leaks["level"]):
+        key = (int(fold), str(text_id))
+        closest[key] = min(closest.get(key, level), level, key=lambda name: rank.get(name, 9))
+    return dict(sorted(Counter(closest.values()).items()))
+
+
+def alignment(evidence: Evidence) -> list[Finding]:
+    """Require the arms of a contrast to share test texts, seeds, label names and, where labels differ, their texts."""
+    return [_alignment(evidence, student) for student in evidence.students()]
+
+
+def _alignment(evidence: Evidence, student: str) -> Finding:
+    problems: dict[str, list[str]] = {}
+    for name, problem in [
+        *_training_problems(evidence, student),
+        *_test_problems(evidence, student),
+        *_label_problems(evidence, student),
+    ]:
+        problems.setdefault(problem, []).append(name)
+    figures: dict[str, Any] = {"n": len(evidence.runs.items), "without_gold": evidence.runs.without_gold}
+    if problems:
+        figures["contrasts"] = sorted({name for names in problems.values() for name in names})
+        figures["problems"] = problems
+        return Finding("failed", "; ".join(problems), figures, student)
+    if evidence.arms is None:
+        said = "test texts, seeds and labels agree; the training texts are not known (no arms table)"
+        return Finding("not_checked", said, figures, student)
+    said = "arms share test texts, seeds, label names and, where labels alone differ, training texts"
+    return Finding("passed", said, figures, student)
+
+
+def _test_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:
+    """(contrast, problem) of predictions: seeds that one arm lacks without a record, test texts that one arm lacks."""
+    arms, failed = evidence.runs.arms(student), evidence.failed.get(student, set())
+    for contrast in evidence.chosen(student)[0]:
+        pair = evidence.pair(student, contrast.arm, contrast.control)
+        if pair.unequal_items:
+            both = f"{contrast.arm} and {contrast.control}"
+            yield contrast.name, f"{pair.unequal_items} test text(s) are not predicted by every run of {both}"
+        if set(contrast.arms) & set(FLOORS):
+            continue
+        every = set(arms[contrast.arm]) | set(arms[contrast.control])
+        for name in contrast.arms:
+            recorded = failed | evidence.planned(student)
+            if lost := [seed for seed in sorted(every - set(arms[name])) if (name, seed) not in recorded]:
+                said = f"{name} has no predictions for seed(s) {', '.join(map(str, lost[:5]))}, and no record of why"
+                yield contrast.name, f"{said}; train them, or leave these seeds out of every arm"
+
+
+def _label_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:
+    """(contrast, problem) of label names: predictions or targets outside the schema mean a broken label map."""
+    runs, trained = evidence.runs, evidence.arms_of(student)
+    for contrast in evidence.chosen(student)[0]:
+        for arm in contrast.arms:
+            codes = runs.codes[list(runs.arms(student)[arm].values())]
+            strange = {runs.names[code] for code in set(codes[codes >= runs.known].tolist())}
+            if evidence.schema is None and ((codes >= 0) & (codes < runs.known)).any():
+                strange = set()  # without a schema a label that gold lacks may be a class without test gold
+            if trained is not None and evidence.schema is not None:
+                targets = trained.loc[trained["arm"] == arm, "target"].unique()
+                strange |= {str(target) for target in targets if target not in evidence.schema}
+            if strange:
+                known = list(runs.names[: runs.known])
+                yield contrast.name, f"{arm} gives label(s) {sorted(strange)[:5]} that are not among {known[:8]}"
+
+
+def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:
+    """(contrast, problem) of the arms table: folds and seeds, and identical texts where labels alone differ."""
+    if (arms := evidence.arms_of(student)) is None:
+        return
+    trained = {str(name): rows for name, rows in arms.groupby("arm")}
+    mislabelled = {name: _mislabelled(rows, evidence) for name, rows in trained.items()}
+    for contrast in evidence.chosen(student)[0]:
+        for name in contrast.arms:
+            if count := mislabelled.get(name):
+                yield contrast.name, f"{count} training row(s) of {name} carry another label than their text id has"
+        if contrast.arm not in trained or contrast.control not in trained:
+            continue
+        one, other = trained[contrast.arm], trained[contrast.control]
+        if _pieces(one) != _pieces(other) and not set(contrast.arms) & set(FLOORS):
+            yield contrast.name, f"{contrast.arm} and {contrast.control} are planned with different folds or seeds"
+        elif (contrast.arm, contrast.control) in SAME_TEXTS:
+            for part in ("train", "dev"):
+                if unlike := _unlike_rows(one, other, part):
+                    yield contrast.name, f"{contrast.arm} and {contrast.control} differ in {unlike} {part} row(s)"
+
+
+def _mislabelled(rows: pd.DataFrame, evidence: Evidence) -> int:
+    """How many (text, target) differ from the gold or consensus label of that text id: a join by row order shows here."""
+    wrong = 0
+    for source, frame, column in (("gold", evidence.texts, "gold"), ("consensus", evidence.labels, "label")):
+        given = rows.loc[rows["source"] == source, ["text_id", "target"]].drop_duplicates()
+        if frame is None or column not in frame.columns or frame["text_id"].duplicated().any():
+            continue
+        stated = frame.set_index(frame["text_id"].map(str))[column]
+        found = given["text_id"].map(str).map(stated)
+        wrong += int((found.notna() & (found.astype(object) != given["target"].astype(object))).sum())
+    return wrong
+
+
+def _pieces(rows: pd.DataFrame) -> set[tuple[int, int]]:
+    pieces = rows[["fold", "seed"]].drop_duplicates()
+    return {(int(fold), int(seed)) for fold, seed in zip(pieces["fold"], pieces["seed"])}
+
+
+def _unlike_rows(one: pd.DataFrame, other: pd.DataFrame, part: str) -> int:
+    """How many (fold, seed, row, text_id) stand in only one of two arms; for dev the row numbers do not matter."""
+    key = ["fold", "seed", "text_id"] if part == "dev" else ["fold", "seed", "row", "text_id"]
+    both = [frame.loc[frame["part"] == part, key].drop_duplicates() for frame in (one, other)]
+    merged = both[0].merge(both[1], on=key, how="outer", indicator=True)
+    return int((merged["_merge"] != "both").sum())
+
+
+def enough_test_texts(evidence: Evidence) -> list[Finding]:
+    """Warn where the test part is small, or texts were left out of it for want of gold."""
+    n, lost = len(evidence.runs.items), evidence.runs.without_gold
+    figures = {"n": n, "without_gold": lost}
+    without = f"; {lost:,} more have no gold and are left out" if lost else ""
+    if n < evidence.few_texts_below:
+        return [Finding("warned", f"only {n:,} test texts with gold: expect a wide interval{without}", figures)]
+    return [Finding("warned" if lost else "passed", f"{n:,} test texts with gold{without}", figures)]
+
+
+def classes(evidence: Evidence) -> list[Finding]:
+    """Warn where a class has no test gold (macro-F1 leaves it out) or no training rows in an arm (it scores 0)."""
+    runs = evidence.runs
+    with_gold = {runs.names[code] for code in set(runs.gold.tolist())}
+    no_gold = [name for name in runs.names[: runs.known] if name not in with_gold]
+    untrained = _untrained(evidence, with_gold)
+    figures = {"classes": len(with_gold), "without_test_gold": no_gold, "without_training_rows": untrained}
+    said = [f"without test gold, so not in macro-F1: {', '.join(no_gold)}"] if no_gold else []
+    said += [
+        f"without training rows in {arm}: {', '.join(f'{k} ({v} runs)' for k, v in lost.items())}"
+        for arm, lost in untrained.items()
+    ]
+    if said:
+        return [Finding("warned", "class(es) " + "; class(es) ".join(said), figures)]
+    unknown = " (training rows not known: no arms table)" if evidence.arms is None else ""
+    return [Finding("passed", f"all {len(with_gold)} classes have test gold and training rows{unknown}", figures)]
+
+
+def _untrained(evidence: Evidence, with_gold: set[str]) -> dict[str, dict[str, int]]:
+    """Arm → class → in how many (fold, seed) the class has no training row."""
+    found: dict[str, dict[str, int]] = {}
+    for student in evidence.students():
+        if (arms := evidence.arms_of(student)) is None:
+            continue
+        rows = arms[(arms["part"] == "train") & arms["arm"].isin(evidence.reported(student))]
+        for arm, given in rows.groupby("arm"):
+            pieces = len(_pieces(given))
+            have = given[["fold", "seed", "target"]].drop_duplicates()["target"].value_counts().to_dict()
+            if lost := {name: pieces - have.get(name, 0) for name in sorted(with_gold) if have.get(name, 0) < pieces}:
+                found[str(arm)] = lost
+    return found
+
+
+def contamination(evidence: Evidence) -> list[Finding]:
+    """Note that an LLM may have seen public texts and gold labels in its own training."""
+    if evidence.gold_public is None:
+        return [Finding("not_checked", "not stated whether texts and gold are public; set compare.gold_public")]
+    if evidence.gold_public:
+        said = (
+            "texts and gold are public: LLMs may have seen them, so their labels may be better here than on new texts"
+        )
+        return [Finding("warned", said)]
+    return [Finding("passed", "texts and gold are stated not to be public")]
+
+
+def fixed_before_scoring(evidence: Evidence) -> list[Finding]:
+    """Compare what is declared now (metric, margin, contrast, aggregator, panel) with what the first scoring saw."""
+    if evidence.hash is None or evidence.first_hash is None:
+        return [Finding("not_checked", "no record of what was declared at the first scoring")]
+    figures = {"first": evidence.first_hash, "now": evidence.hash}
+    if evidence.hash == evidence.first_hash:
+        return [Finding("passed", "unchanged since the first scoring", figures)]
+    return [Finding("warned", "changed after seeing test scores", figures)]

@@ -1,0 +1,190 @@
+"""From an interval to a word and a sentence. The words stand in order of precedence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from consenso.compare.contrasts import Contrast
+from consenso.compare.metrics import METRIC_NAMES
+from consenso.compare.needs import needed
+from consenso.compare.paired import TwoWay
+
+Replication = Literal["seed", "bootstrap"]
+
+INVALID = "INVALID"
+UNSTABLE_RECIPE = "UNSTABLE RECIPE"
+NO_VERDICT = "NO VERDICT"
+BETTER = "BETTER"
+WORSE = "WORSE"
+EQUIVALENT = "EQUIVALENT"
+NON_INFERIOR = "NON-INFERIOR"
+INCONCLUSIVE = "INCONCLUSIVE"
+
+VERDICTS = {
+    INVALID: "A guard failed: the numbers do not answer the question.",
+    UNSTABLE_RECIPE: "Training collapses too often, or more often in one arm: the recipe is on trial, not the labels.",
+    NO_VERDICT: "One seed: luck and labels cannot be told apart.",
+    BETTER: "The 95 % interval lies above 0.",
+    WORSE: "The 95 % interval lies below 0.",
+    EQUIVALENT: "The 90 % interval lies inside ±margin (TOST).",
+    NON_INFERIOR: "The 90 % interval lies above −margin.",
+    INCONCLUSIVE: "The interval is too wide for any of these.",
+}
+"""Word → meaning, in order of precedence (BETTER and WORSE share a rank)."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed guard and what it makes of the verdict."""
+
+    guard: str
+    """Name of the guard."""
+    reason: str
+    """What was found, in words."""
+    verdict: str = INVALID
+    """INVALID, UNSTABLE RECIPE or NO VERDICT."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word and why."""
+
+    word: str
+    """A key of VERDICTS."""
+    reason: str
+    """Why, in words."""
+    within_margin: bool = False
+    """BETTER or WORSE, but the 90 % interval lies inside ±margin."""
+
+
+def exit_code(verdict: str) -> int:
+    """Return the exit code of a primary verdict: 4 for INVALID, 0 for every other word."""
+    return 4 if verdict == INVALID else 0
+
+
+def judge(
+    result: TwoWay,
+    margin: float,
+    failures: Sequence[Failure] = (),
+    *,
+    p_holm: float = math.nan,
+    replication: Replication = "seed",
+) -> Verdict:
+    """Return the verdict on a difference (design/validity.md, section 6), every flaw named in its reason.
+
+    `p_holm`: Holm's p of a secondary contrast; BETTER and WORSE then also need p_holm < .05. NaN: not adjusted.
+    """
+    flaws = [*failures]
+    if math.isnan(result.se):
+        flaws.append(Failure("", _why_no_interval(result, replication), NO_VERDICT))
+    for word in (INVALID, UNSTABLE_RECIPE, NO_VERDICT):
+        if any(flaw.verdict == word for flaw in flaws):
+            flaws.sort(key=lambda flaw: (INVALID, UNSTABLE_RECIPE, NO_VERDICT).index(flaw.verdict))
+            said = [f"{flaw.guard}: {flaw.reason}" if flaw.guard else flaw.reason for flaw in flaws]
+            return Verdict(word, "; ".join(said))
+    return _judge_interval(result, margin, p_holm, replication)
+
+
+def _why_no_interval(result: TwoWay, replication: Replication) -> str:
+    if result.S > 1:
+        return f"{result.n:,} test text(s) give no interval; test on more texts"
+    found = (
+        counted(result.S, replication) if result.S != 1 else ("one seed" if replication == "seed" else "one resample")
+    )
+    return f"{found} cannot tell luck from labels; run at least 5"
+
+
+def _judge_interval(result: TwoWay, margin: float, p_holm: float, replication: Replication) -> Verdict:
+    inside = result.low90 > -margin and result.high90 < margin
+    ninety = f"90 % interval {signed(result.low90)} to {signed(result.high90)} pp"
+    beyond = result.low > 0 or result.high < 0
+    adjusted_away = beyond and p_holm >= 0.05
+    note = (
+        f"; the 95 % interval leaves out 0, but not after Holm's adjustment (p = {p_holm:.2g})" if adjusted_away else ""
+    )
+    if beyond and not adjusted_away:
+        side = "above" if result.low > 0 else "below"
+        but = f", but within the margin ({ninety})" if inside else ""
+        return Verdict(BETTER if result.low > 0 else WORSE, f"95 % interval {side} 0{but}", inside)
+    if inside:
+        return Verdict(EQUIVALENT, f"{ninety} inside ±{points(margin)} pp{note}")
+    if result.low90 > -margin:
+        return Verdict(NON_INFERIOR, f"{ninety} above −{points(margin)} pp{note}")
+    return Verdict(
+        INCONCLUSIVE,
+        f"{ninety} reaches beyond −{points(margin)} pp{note}; {needs_in_words(result, margin, replication)}",
+    )
+
+
+def needs_in_words(result: TwoWay, margin: float, replication: Replication = "seed") -> str:
+    """Return how many seeds or test texts would show equivalence with power .8 if there is no difference."""
+    needs = needed(result, margin)
+    unit = "seeds" if replication == "seed" else "resamples"
+    opening = "to show equivalence if there is no difference (power .8) it needs"
+    if needs.items_first:
+        return f"{opening} {_about(needs.items or needs.items_any)} test texts, not {unit}"
+    low, high = needs.seeds_low, needs.seeds_high
+    enough = f"{low}" if low == high else f"{low} to {high}" if high else f"{low} or many more" if low else "far more"
+    more = f", or {_about(needs.items)} test texts with {counted(result.S, replication)}" if needs.items else ""
+    return f"{opening} about {enough} {unit} with {result.n:,} test texts{more}"
+
+
+def _about(number: int | None) -> str:
+    """`about 4,300`: two figures, rounded up."""
+    if number is None:
+        return "far more"
+    step = 10 ** max(0, len(str(number)) - 2)
+    return f"about {-(-number // step) * step:,}"
+
+
+def sentence(
+    verdict: Verdict,
+    result: TwoWay,
+    contrast: Contrast,
+    *,
+    metric: str = "macro_f1",
+    margin: float = 0.02,
+    scope: str = "all",
+    replication: Replication = "seed",
+) -> str:
+    """Return the answer in one sentence, with its numbers in percentage points."""
+    if verdict.word == INVALID:
+        return f"{INVALID}: {verdict.reason}. No conclusion about {contrast.name} may be drawn."
+    where = "" if scope == "all" else f" on test texts with {scope}"
+    change = f"{contrast.does}, {METRIC_NAMES.get(metric, metric)} changes by {signed(result.difference)} pp{where}"
+    size = f"{counted(result.S, replication)}, {result.n:,} test texts"
+    if verdict.word in {UNSTABLE_RECIPE, NO_VERDICT}:
+        return f"{verdict.word}: {change} ({size}), which says nothing about the labels: {verdict.reason}."
+    interval = f"95 % interval {signed(result.low)} to {signed(result.high)}"
+    word = f"{verdict.word} but within the margin" if verdict.within_margin else verdict.word
+    ending = _filtering(verdict, contrast)
+    if verdict.word == INCONCLUSIVE:
+        ending += "; " + needs_in_words(result, margin, replication)
+    return f"{word}: {change} ({interval}; margin ±{points(margin)} pp; {size}){ending}."
+
+
+def _filtering(verdict: Verdict, contrast: Contrast) -> str:
+    if contrast.effect != "filtering effect":
+        return ""
+    return ": filtering helps" if verdict.word == BETTER else ": filtering not shown to help"
+
+
+def counted(S: int, replication: Replication = "seed") -> str:
+    """Return `10 seeds`, or `10 bootstrap resamples of the training texts`."""
+    noun = "seed" if replication == "seed" else "bootstrap resample"
+    return f"{S} {noun}{'' if S == 1 else 's'}{'' if replication == 'seed' else ' of the training texts'}"
+
+
+def signed(share: float) -> str:
+    """Return a share in percentage points with its sign: `−0.3`, `+0.8`, `0.0`."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
+
+
+def points(share: float) -> str:
+    """Return a margin in percentage points: `2.0`, `0.25`."""
+    rough = f"{100 * share:.1f}"
+    return rough if math.isclose(float(rough), 100 * share) else f"{100 * share:g}"

@@ -1,0 +1,63 @@
+"""Every deliberate error of consenso.
+
+ConsensoError                 the command line prints its one line; anything else is a bug and keeps its traceback
+├── ConfigError               experiment.toml, an option or an argument is wrong
+├── DataError                 a file or table is wrong
+│   └── JoinError             two tables that should share texts do not
+├── ModelError                a model folder or name is not usable
+├── MissingExtraError         a feature needs `pip install "consenso[extra]"`
+├── BusyError                 another process works in this run folder
+└── StorageError              a write failed (disk full): finished work stays, run again
+"""
+
+from __future__ import annotations
+
+
+class ConsensoError(Exception):
+    """A mistake a user can mend: what is wrong, what was found, what to do, in one line."""
+
+    exit_code = 2
+    """2: usage or bad input; 1: failed, can be resumed."""
+
+
+class ConfigError(ConsensoError):
+    """experiment.toml, an option or an argument is wrong."""
+
+
+class DataError(ConsensoError):
+    """A file or table is wrong."""
+
+
+class JoinError(DataError):
+    """Two tables that should share texts do not."""
+
+
+class ModelError(ConsensoError):
+    """A model folder or name is not usable."""
+
+
+class MissingExtraError(ConsensoError):
+    """A feature needs an extra that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f'{feature} needs the {extra!r} extra, which is not installed: pip install "consenso[{extra}]"')
+
+
+class BusyError(ConsensoError):
+    """Another process works in this run folder."""
+
+    exit_code = 1
+
+
+class StorageError(ConsensoError):
+    """A write failed; finished work stays, and the same command resumes."""
+
+    exit_code = 1
+
+
+def nearest(word: str, choices: object) -> str:
+    """Return ` Did you mean 'x'?` for the closest of `choices`, or an empty string."""
+    import difflib
+
+    found = difflib.get_close_matches(word, [str(choice) for choice in choices], n=1, cutoff=0.6)  # type: ignore[attr-defined]
+    return f" Did you mean {found[0]!r}?" if found else ""

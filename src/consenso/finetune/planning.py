@@ -1,0 +1,77 @@
+"""What `run --dry-run` tells: which trainings are done, how many are left, for how long and for how many bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from consenso.finetune.recipe import Recipe
+from consenso.finetune.students import STUDENTS
+from consenso.finetune.study import make_study
+from consenso.labels import LabelSchema
+from consenso.store import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+BASIS = "one Zen 4 core, torch 2.13; tokens estimated from the words; other processors differ, a GPU is far faster"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One piece of work of a study: the shared preparation, or one training."""
+
+    what: str
+    """prepare (tokens, embeddings, term counts; shared) or train."""
+    arms: tuple[str, ...]
+    """The arms that this training serves; empty for prepare."""
+    fold: int | None
+    seed: int | None
+    key: str | None
+    done: bool
+    """Saved already, so that it costs nothing."""
+    seconds: float
+    """Estimate for one core."""
+    bytes: int
+    """Estimate of what is written."""
+    basis: str = BASIS
+    """Where the estimate comes from."""
+
+
+def plan_arms(
+    arms: pd.DataFrame,
+    texts: pd.DataFrame,
+    folds: pd.DataFrame,
+    *,
+    student: str = "frozen",
+    recipe: Recipe | None = None,
+    schema: LabelSchema | None = None,
+    folder: RunFolder | None = None,
+) -> list[Planned]:
+    """Return what `run_arms` with the same arguments would do, piece by piece, without doing it."""
+    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
+    module, tokens = STUDENTS[student], _tokens(study.texts, study.recipe)
+    served: dict[str, list[str]] = {}
+    for run in study.runs:
+        served.setdefault(run.training.key, []).append(run.arm)
+    names = {run.training.key: run for run in reversed(study.runs)}
+    pieces = []
+    for key, training in study.trainings().items():
+        done = folder is not None and folder.piece_path("trainings", key).exists()
+        spent = 0.0 if done else module.seconds(tokens, study.recipe, [training])[1]
+        size = 0 if done else 8_000 + 8 * len(training.asked) * len(study.schema)
+        run = names[key]
+        pieces.append(Planned("train", tuple(served[key]), run.fold, run.seed, key, done, spent, size))
+    left = any(not piece.done for piece in pieces)
+    spent = module.seconds(tokens, study.recipe, [])[0] if left else 0.0
+    size = 4 * 384 * len(study.texts) if left and student == "frozen" and folder is not None else 0
+    return [Planned("prepare", (), None, None, None, not left, spent, size), *pieces]
+
+
+def _tokens(texts: list[str], recipe: Recipe) -> np.ndarray:
+    """Word pieces per text, estimated: 1.3 per word and the two special tokens, cut at the recipe's length."""
+    import numpy as np
+
+    words = np.array([len(text.split()) for text in texts], dtype="float64")
+    return np.minimum(1.3 * words + 2, recipe.max_length)

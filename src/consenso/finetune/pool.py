@@ -1,0 +1,183 @@
+"""Where trainings happen: in this process or in several, each with one thread, so that the result is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from consenso.finetune.pieces import write_piece
+from consenso.finetune.recipe import Recipe
+from consenso.finetune.students import STUDENTS
+from consenso.finetune.study import Study
+from consenso.finetune.training import Outcome, Prepared, Training
+from consenso.labels import LabelSchema
+from consenso.store import RunFolder, write_atomically
+
+logger = logging.getLogger(__name__)
+
+Done = Iterator[tuple[str, Outcome]]
+
+# What a single training may die of without the others being wrong: out of memory (torch raises RuntimeError), numbers
+# that no solver accepts. A TypeError or the like is a mistake in consenso and keeps its traceback.
+_FAULTS = (RuntimeError, ValueError, MemoryError, ArithmeticError, LookupError)
+_DIED = "the worker process died: out of memory? In a script, call from under `if __name__ == '__main__':`"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What every training of a study shares."""
+
+    student: str
+    recipe: Recipe
+    schema: LabelSchema
+    folder: RunFolder | None
+
+    def train(self, training: Training, prepared: Prepared) -> Outcome:
+        """Train, save what comes out and return it; a fault becomes an outcome that is not saved: it is tried again."""
+        started = time.monotonic()
+        try:
+            outcome = STUDENTS[self.student].train(training, prepared, self.recipe, self.schema)
+        except _FAULTS as error:
+            reason = str(error).strip().split("\n")[0]
+            return Outcome("failed", f"{type(error).__name__}: {reason}", facts=_times(started, None))
+        samples = training.steps * self.recipe.batch_size or len(training.rows)
+        outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})
+        if self.folder is not None:
+            write_piece(self.folder.piece_path("trainings", training.key), outcome)
+        return outcome
+
+
+def _times(started: float, samples: int | None) -> dict[str, Any]:
+    spent = time.monotonic() - started
+    return {"seconds": spent, "samples_per_s": None if samples is None else samples / max(spent, 1e-9)}
+
+
+def in_this_process(
+    study: Study,
+    trainings: Sequence[Training],
+    folder: RunFolder | None,
+    workers: int,
+    prepared_: Callable[[int, int], None],
+) -> Done:
+    """Yield (key, outcome) one after the other; numerical libraries are held to one thread meanwhile."""
+    bench, prepared = Bench(study.student, study.recipe, study.schema, folder), _prepare(study, folder, prepared_)
+    for training in trainings:
+        with one_thread():
+            outcome = bench.train(training, prepared)
+        yield training.key, outcome
+
+
+def _prepare(study: Study, folder: RunFolder | None, progress: Callable[[int, int], None]) -> Prepared:
+    cache = None if folder is None else folder.path / "cache"
+    return STUDENTS[study.student].prepare(study.texts, study.recipe, cache, progress)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold BLAS, OpenMP and torch to one thread inside the block: sums then have one order, runs are bitwise equal."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), contextlib.ExitStack() as stack:
+        if "torch" in sys.modules:
+            from consenso.encoders import torch_threads
+
+            stack.enter_context(torch_threads(1))
+        yield
+
+
+def in_processes(
+    study: Study,
+    trainings: Sequence[Training],
+    folder: RunFolder | None,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> Done:
+    """Yield (key, outcome) as worker processes finish.
+
+    A worker that dies (killed for memory) takes its pool along: what it left is tried again, one training per process,
+    and one that kills its process again has failed.
+    """
+    bench = Bench(study.student, study.recipe, study.schema, folder)
+    cache = None if folder is None else folder.path / "cache"
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="prepared-", dir=cache) as place:
+        path = Path(place) / "prepared.npz"
+        _save(path, _prepare(study, folder, progress))
+        left = {training.key: training for training in trainings}
+        with contextlib.suppress(BrokenProcessPool):
+            for key, outcome in _pool(bench, path, list(left.values()), workers):
+                del left[key]
+                yield key, outcome
+        if left:
+            logger.warning("a worker process died; %d training(s) are tried again one by one", len(left))
+        for training in left.values():
+            try:
+                yield from _pool(bench, path, [training], 1)
+            except BrokenProcessPool:
+                yield training.key, Outcome("failed", _DIED)
+
+
+def _save(path: Path, prepared: Prepared) -> None:
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **prepared)
+
+    write_atomically(path, write)
+
+
+def _pool(bench: Bench, path: Path, trainings: list[Training], workers: int) -> Done:
+    import multiprocessing
+
+    pool = ProcessPoolExecutor(
+        min(workers, len(trainings)), multiprocessing.get_context("spawn"), _start_worker, (bench, path)
+    )
+    try:
+        futures = {pool.submit(_train_in_worker, training): training.key for training in trainings}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_here: dict[str, Any] = {}
+
+
+def _start_worker(bench: Bench, path: Path) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import numpy as np
+
+    with np.load(path) as found:
+        _here["prepared"] = dict(found)
+    _here["bench"] = bench
+
+
+def _end_with_parent() -> None:
+    """A worker waits for work forever; when the run is killed, nobody would tell it."""
+    import multiprocessing
+
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _train_in_worker(training: Training) -> Outcome:
+    with one_thread():
+        outcome: Outcome = _here["bench"].train(training, _here["prepared"])
+    return outcome

@@ -1,0 +1,39 @@
+"""Recipe: every training choice, shared by all arms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from consenso.settings import Settings
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(Settings):
+    """How a student is trained. All arms of a study share one recipe; a changed recipe is another experiment."""
+
+    encoder: str = "embedded"
+    """Encoder of the students `encoder` and `frozen`: embedded (MiniLM), a local folder or a Hugging Face hub id."""
+    max_length: Annotated[int, Field(ge=8)] = 256
+    """Tokens after which a text is cut; nothing is ever padded to this length."""
+    learning_rate: Positive = 5e-5
+    """Peak learning rate: 5e-5 suits small encoders such as MiniLM, 2e-5 base ones such as roberta-base."""
+    epochs: Positive = 5
+    """Passes over the largest arm; every arm takes as many steps as that makes."""
+    batch_size: Count = 16
+    """Texts per optimiser step."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps during which the learning rate rises from 0; afterwards it falls linearly to 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's decay of weight matrices; biases and layer norms are left alone."""
+    clip: Positive = 1.0
+    """Largest gradient norm."""
+    evaluations: Count = 10
+    """Evaluations on dev, evenly spaced over the steps; the best state by dev macro-F1 is kept."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: forward and backward under autocast, about 1.5 times as fast where the processor has it; for all arms."""
+    c_grid: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    """Inverse regularisation C of the linear heads (`frozen`, `linear`): the best on dev, the smallest if equal."""

@@ -1,0 +1,58 @@
+"""The linear head that `frozen` and `linear` share: logistic regression, C chosen on the arm's own dev."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from consenso.finetune.collapse import find_collapse
+from consenso.finetune.metrics import cross_entropy, dev_scores
+from consenso.finetune.recipe import Recipe
+from consenso.finetune.training import Outcome, Training
+from consenso.light_model import class_probabilities, linear_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def distinct_rows(training: Training, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return text positions, class positions and multiplicities of the distinct training rows."""
+    import numpy as np
+
+    pairs, copies = np.unique(training.rows * n_classes + training.codes, return_counts=True)
+    return pairs // n_classes, pairs % n_classes, copies
+
+
+def fit_head(
+    training: Training,
+    recipe: Recipe,
+    n_classes: int,
+    *,
+    train: Any,
+    codes: np.ndarray,
+    copies: np.ndarray,
+    dev: Any,
+    asked: Any,
+) -> Outcome:
+    """Fit one logistic regression per C of the recipe and keep the best by dev macro-F1, the smallest C if equal.
+
+    `train`, `dev`, `asked` are feature rows; `copies` weighs the training rows.
+    """
+    import numpy as np
+
+    model, best, kept = None, -1.0, {}
+    for C in sorted(recipe.c_grid):
+        model = linear_model(train, codes, C=C, weights=copies.astype("float64"), start=model)
+        on_dev = class_probabilities(model, dev, n_classes)
+        scores = dev_scores(training.dev_codes, on_dev)
+        if scores["dev_macro_f1"] > best:
+            best = scores["dev_macro_f1"]
+            loss = cross_entropy(codes, class_probabilities(model, train, n_classes), copies)
+            steps = int(model.n_iter_[0])
+            kept = {"C": C, "steps": steps, "best_step": steps, "train_loss": loss, **scores}
+            chosen, found = on_dev, class_probabilities(model, asked, n_classes)
+    with np.errstate(divide="ignore"):
+        reason = find_collapse(np.log(chosen), training.dev_codes, training.codes, seed=training.seed)
+    scores = {name: kept[name] for name in scores}
+    point = {"step": kept["steps"], "train_loss": kept["train_loss"], **scores}
+    status = "collapsed" if reason else "ok"
+    return Outcome(status, reason, found, found.argmax(axis=1), kept, [point])

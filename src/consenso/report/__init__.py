@@ -1,0 +1,8 @@
+"""Tables → one self-contained HTML page, a Markdown file, and exports."""
+
+from consenso.report.earlier_files import export_earlier
+from consenso.report.export import export_tables
+from consenso.report.settings import ReportSettings
+from consenso.report.writing import write_report
+
+__all__ = ["ReportSettings", "export_earlier", "export_tables", "write_report"]

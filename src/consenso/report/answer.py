@@ -1,0 +1,273 @@
+"""The answer: the primary contrast's verdict word, its sentence, what it means, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from consenso.report.blocks import MISSING, P90, P95, Answer, Figure, absent, interval, number, percent, plural, points
+from consenso.report.facts import METRICS, Facts
+from consenso.report.numbers import accuracy, confusion
+from consenso.report.plots import Contrast, headline
+from consenso.tables import OUTCOMES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Tone = Literal["good", "bad", "open", "stop"]
+
+LOOKS: dict[str, tuple[Tone, str]] = {
+    "INVALID": ("stop", "✕"),
+    "UNSTABLE RECIPE": ("stop", "!"),
+    "NO VERDICT": ("open", "…"),
+    "BETTER": ("good", "↑"),
+    "WORSE": ("bad", "↓"),
+    "EQUIVALENT": ("good", "="),
+    "NON-INFERIOR": ("good", "≥"),
+    "INCONCLUSIVE": ("open", "?"),
+}
+"""Verdict word → tone and glyph of its badge; a verdict may go on after the word."""
+
+MEANINGS = {
+    "INVALID": (
+        "A guard failed, so the numbers below do not answer the question, whatever they look like.",
+        "Mend what the first rows of the guards say, then run again; trainings that are still right are kept.",
+    ),
+    "UNSTABLE RECIPE": (
+        "Too many trainings collapsed: the difference says something about the recipe, not about the labels.",
+        "Change the recipe (lower learning rate, longer warm-up, more steps); that is a new experiment for every arm.",
+    ),
+    "NO VERDICT": (
+        "With a single seed nobody can tell the labels' effect from the luck of one training.",
+        "Set seeds = 10 under [finetune] and run again: only the missing seeds are trained.",
+    ),
+    "BETTER": (
+        "On the same texts, {arm} taught this classifier more than {control} did, by more than luck explains.",
+        "Use {arm}, and keep a human-labelled test set; that they beat {control} is unusual enough to look at the "
+        "confusion matrices, and at the quality of the gold, before relying on it.",
+    ),
+    "WORSE": (
+        "On the same texts, {arm} taught this classifier less than {control} did, by more than luck explains.",
+        "Weigh the loss against the price of human labels; better annotators or a human check pay first on the "
+        "problematic texts and the confused classes below.",
+    ),
+    "BETTER*": (
+        "The difference is real but smaller than {margin}, the size that was declared beforehand to matter.",
+        "For this classifier and texts like these, {arm} may stand in for {control}; keep a human-labelled test set.",
+    ),
+    "WORSE*": (
+        "The loss is real but smaller than {margin}, the size that was declared beforehand to matter.",
+        "For this classifier and texts like these, {arm} may stand in for {control} where such a loss is acceptable; "
+        "keep a human-labelled test set.",
+    ),
+    "EQUIVALENT": (
+        "For this classifier, recipe and texts like these, {arm} and {control} lead to the same score within ±{margin}.",
+        "{Arm} may stand in for {control} here; keep a human-labelled test set, and look at the classes that matter "
+        "to you in the confusion matrices, because an equal mean can hide unequal classes.",
+    ),
+    "NON-INFERIOR": (
+        "{Arm} cost this classifier less than {margin} against {control}; whether they help is not shown.",
+        "{Arm} may stand in for {control} where a loss below {margin} does not matter; keep a human-labelled test set.",
+    ),
+    "INCONCLUSIVE": (
+        "The interval holds both differences that matter and differences that do not; this is not evidence that {arm} "
+        "and {control} are equally good.",
+        "Add seeds or human-labelled test texts, whichever is short: more seeds narrow the interval only down to "
+        "the limit that the number of test texts sets.",
+    ),
+}  # fmt: skip
+"""Verdict word → what it means, what to do next; a star: within the margin."""
+
+_NAMES = {"consensus": "consensus labels", "gold": "human labels", "gold-aligned": "human labels"}
+
+
+def head_of(verdict: str) -> str:
+    """Return the verdict word that a verdict begins with, or '' for one that is not known."""
+    upper = verdict.strip().upper()
+    return next((word for word in LOOKS if upper.startswith(word)), "")
+
+
+def make_answer(facts: Facts) -> Answer:
+    """Return the answer of a run folder, also where the run stopped before there is one."""
+    rows = [(student, facts.primary(student)) for student in facts.students]
+    found = [(student, row) for student, row in rows if row is not None]
+    if not found:
+        return _no_answer(facts)
+    student, row = found[0]
+    verdict = str(row["verdict"])
+    head = head_of(verdict)
+    tone, glyph = LOOKS.get(head, ("open", "·"))
+    meaning, advice = _meaning(row, head)
+    return Answer(
+        word=verdict,
+        tone=tone,
+        glyph=glyph,
+        sentence=sentence_of(row),
+        meaning=meaning,
+        advice=advice,
+        reason=_as_sentence(row["reason"]),
+        figures=[*_label_figures(facts), *_arm_figures(row)],
+        chart=_chart(row),
+        others=_others(facts, student, found[1:]),
+        guards=_guards(facts),
+    )
+
+
+def sentence_of(row: pd.Series) -> str:
+    """Return the comparison's own sentence, or one with the same numbers where the table has none."""
+    given = row.get("sentence")
+    if not absent(given) and str(given).strip():
+        return str(given)
+    metric = METRICS.get(row["metric"], row["metric"])
+    if absent(row["difference"]):
+        return f"{row['contrast']}: {row['verdict']}."
+    counts = f"{plural(row['S'], 'seed')}, {plural(row['n'], 'test text')}"
+    return (
+        f"Trained on {row['arm']}, the classifier's {metric} differs by {points(row['difference'])} from training on "
+        f"{row['control']} ({P95} interval {interval(row['low'], row['high'])}, {counts})."
+    )
+
+
+def _meaning(row: pd.Series, head: str) -> tuple[str, str]:
+    within = "within the margin" in str(row["verdict"]).casefold() and f"{head}*" in MEANINGS
+    meaning, advice = MEANINGS.get(f"{head}*" if within else head, ("", "Read the contrasts below."))
+    arm, control = _sides(row)
+    said = {
+        "arm": arm,
+        "control": control,
+        "Arm": arm[:1].upper() + arm[1:],
+        "margin": points(row["margin"]).lstrip("+"),
+    }
+    return meaning.format(**said), advice.format(**said)
+
+
+def _as_sentence(reason: Any) -> str:
+    text = "" if absent(reason) else str(reason).strip()
+    return text if not text else text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _sides(row: pd.Series) -> tuple[str, str]:
+    """The two arms in words."""
+    arm, control = (_NAMES.get(row[side], f"“{row[side]}”") for side in ("arm", "control"))
+    return (arm, control) if arm != control else (f"“{row['arm']}”", f"“{row['control']}”")
+
+
+def _no_answer(facts: Facts) -> Answer:
+    done = "The run folder is empty"
+    for name, words in (
+        ("predictions", "The arms are trained, but they were not compared"),
+        ("labels", "There are consensus labels, but no classifier was trained on them"),
+        ("votes", "There are votes, but no consensus labels"),
+        ("texts", "There are texts, but no votes"),
+    ):
+        if facts.table(name) is not None:
+            done = words
+            break
+    if facts.table("comparison") is not None:
+        done = "The two arms of the primary contrast were not both trained"
+    return Answer(
+        word="NO ANSWER YET",
+        tone="open",
+        glyph="…",
+        sentence=f"{done}: whether consensus labels may replace human ones is still open.",
+        meaning="Everything that exists so far is below.",
+        advice="`consenso run` goes on where this run stopped; a verdict needs human labels on the test texts.",
+        figures=_label_figures(facts),
+        guards=_guards(facts),
+    )
+
+
+def _label_figures(facts: Facts) -> list[tuple[str, str, str]]:
+    figures = []
+    if facts.consensus is not None:
+        if facts.open_gold is not None:
+            table = confusion(facts.open_gold, facts.consensus.set_index("text_id")["label"], facts.label_names)
+            coverage = percent(1 - table[:, -1].sum() / max(table.sum(), 1))
+            decided = percent(accuracy(table, decided=True))
+            detail = f"of {plural(int(table.sum()), 'text')}; {decided} of the {coverage} with a label"
+            figures.append(("Consensus labels that match gold", percent(accuracy(table)), detail))
+        else:
+            figures.append(("Consensus labels that match gold", MISSING, "no gold outside the test texts"))
+    agreement = facts.table("agreement")
+    if agreement is not None:
+        row = agreement[(agreement["measure"] == "alpha") & (agreement["scope"] == "all")]
+        if len(row):
+            value, low, high = row.iloc[0][["value", "low", "high"]]
+            detail = (
+                f"1: always agree, 0: chance; {P95} {number(low, 2)} to {number(high, 2)}"
+                if not absent(low)
+                else "1: always agree, 0: chance"
+            )
+            figures.append(("Annotators’ agreement (alpha)", number(value), detail))
+    return figures
+
+
+def _arm_figures(row: pd.Series) -> list[tuple[str, str, str]]:
+    metric = METRICS.get(row["metric"], row["metric"])
+    seeds = f"mean of {plural(row['S'], 'seed')}, {plural(row['n'], 'test text')}"
+    return [
+        (f"Classifier’s {metric}, {_arm_words(row['control'])}", number(row["control_mean"]), seeds),
+        (
+            f"Classifier’s {metric}, {_arm_words(row['arm'])}",
+            number(row["arm_mean"]),
+            f"{points(row['difference'])}; {seeds}",
+        ),
+    ]
+
+
+def _arm_words(arm: str) -> str:
+    return {
+        "gold-aligned": "human labels of the same texts",
+        "consensus": "consensus labels",
+        "gold": "all human labels",
+    }.get(arm, arm)
+
+
+def as_contrast(row: pd.Series) -> Contrast:
+    """Return a row of the comparison as a line of the forest plot."""
+    numbers = {
+        name: float("nan") if absent(row[name]) else float(row[name])
+        for name in ("difference", "low", "high", "low90", "high90")
+    }
+    effect = "" if absent(row["effect"]) else str(row["effect"])
+    return Contrast(
+        str(row["contrast"]), effect, verdict=str(row["verdict"]), primary=bool(row["is_primary"]), **numbers
+    )
+
+
+def _chart(row: pd.Series) -> Figure | None:
+    if absent(row["difference"]) or absent(row["margin"]):
+        return None
+    wide, narrow = headline(as_contrast(row), float(row["margin"]), *_sides(row))
+    margin = points(row["margin"]).lstrip("+")
+    said = (
+        f"{row['contrast']} in percentage points: {points(row['difference'])}, {P95} interval "
+        f"{interval(row['low'], row['high'])}, {P90} interval {interval(row['low90'], row['high90'])}; "
+        f"differences within ±{margin} were declared too small to matter."
+    )
+    caption = (
+        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval, which lies inside "
+        "the shaded band where the verdict is EQUIVALENT."
+    )
+    return Figure("headline", caption, said, wide, narrow)
+
+
+def _others(facts: Facts, first: str, rest: list[tuple[str, pd.Series]]) -> list[tuple[str, str, str]]:
+    others = [(f"Student “{student}”", str(row["verdict"]), sentence_of(row)) for student, row in rest]
+    if (rescue := facts.primary(first, "rescue")) is not None:
+        others.append(("With collapsed seeds replaced (second analysis)", str(rescue["verdict"]), sentence_of(rescue)))
+    return others
+
+
+def _guards(facts: Facts) -> list[tuple[str, str]]:
+    guards = facts.table("guards")
+    if guards is None:
+        return []
+    counts = guards["outcome"].value_counts()
+    words = {"passed": "passed", "failed": "failed", "warned": "warned", "not_checked": "not checked"}
+    order = ("failed", "warned", "passed", "not_checked")
+    assert set(order) == set(OUTCOMES)
+    return [
+        (outcome, f"{int(counts.get(outcome, 0))} {words[outcome]}")
+        for outcome in order
+        if counts.get(outcome, 0) or outcome == "failed"
+    ]

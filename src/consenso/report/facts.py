@@ -1,0 +1,211 @@
+"""What a run folder holds, for the report: tables that may be absent, the record, and which texts may be looked at."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from consenso.labels import LabelSchema
+from consenso.report.settings import ReportSettings
+from consenso.tables import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from consenso.store import RunFolder
+
+TABLES_OF = {
+    "data": ("texts", "folds", "leaks", "duplicates"),
+    "annotate": ("annotators", "votes"),
+    "consensus": ("labels", "agreement", "final_labels"),
+    "finetune": ("arms", "trainings", "curves", "predictions"),
+    "compare": ("scores", "guards", "comparison"),
+}
+STAGE_OF = {table: stage for stage, tables in TABLES_OF.items() for table in tables}
+"""The stage that writes each table."""
+
+METRICS = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
+
+
+class Facts:
+    """The tables of a run folder, read when first asked for."""
+
+    def __init__(self, folder: RunFolder, settings: ReportSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.record: dict[str, Any] = folder.record()
+        self._tables: dict[str, pd.DataFrame | None] = {}
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return a table with all its columns, or None where it was never written or holds no row."""
+        if name not in self._tables:
+            frame = self.folder.read(name) if self.folder.has(name) else None
+            if frame is not None:
+                lacking = [column for column in TABLES[name].columns if column not in frame.columns]
+                frame = frame.assign(**dict.fromkeys(lacking)) if lacking else frame
+            self._tables[name] = None if frame is None or frame.empty else frame
+        return self._tables[name]
+
+    def why_absent(self, *names: str) -> str:
+        """Return a sentence that says which table is missing, and which stage writes it."""
+        for name in names:
+            if not self.folder.has(name):
+                return f"Not there yet: the stage `{STAGE_OF[name]}` has not been run (it writes the table {name})."
+            if self.table(name) is None:
+                return f"Nothing to show: the table {name} is empty."
+        return "Nothing to show."
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.settings.title or self.record.get("name") or self.folder.path.resolve().name)
+
+    def setting(self, section: str, key: str, default: Any = None) -> Any:
+        """Return one effective setting of the run, or `default` where the record has none."""
+        found = (self.record.get("settings") or {}).get(section)
+        value = found.get(key) if isinstance(found, dict) else None
+        return default if value is None else value
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """The labels in schema order; where the record has none, those found, by name."""
+        if self.schema is not None:
+            return list(self.schema.names)
+        texts, votes = self.table("texts"), self.table("votes")
+        found: set[str] = set()
+        for frame, column in ((texts, "gold"), (votes, "label"), (self.table("labels"), "label")):
+            if frame is not None:
+                found |= set(frame[column].dropna().astype(str))
+        return sorted(found)
+
+    @cached_property
+    def schema(self) -> LabelSchema | None:
+        """The run's labels, or None where run.json has none."""
+        records = self.record.get("labels")
+        return LabelSchema.from_records(records) if records else None
+
+    @cached_property
+    def gold(self) -> pd.Series | None:
+        """text_id → gold of every text that has one, or None where no text has."""
+        texts = self.table("texts")
+        if texts is None:
+            return None
+        gold = texts.set_index("text_id")["gold"].dropna().astype(str)
+        return gold if len(gold) else None
+
+    @cached_property
+    def open_ids(self) -> pd.Index | None:
+        """The texts that are not kept for the test, or None where nothing is known of folds."""
+        folds = self.table("folds")
+        if folds is None:
+            return None
+        closed = folds.loc[folds["part"] == "test", "text_id"].unique()
+        texts = self.table("texts")
+        ids = folds["text_id"] if texts is None else texts["text_id"]
+        return ids[~ids.isin(closed)].drop_duplicates().pipe(_index)
+
+    @cached_property
+    def open_gold(self) -> pd.Series | None:
+        """Gold that the labels may be judged by: train and dev texts where there are folds, else all; None without."""
+        if self.gold is None or self.open_ids is None:
+            return self.gold
+        gold = self.gold[self.gold.index.isin(self.open_ids)]
+        return gold if len(gold) else None
+
+    @property
+    def open_words(self) -> str:
+        """How to call the texts of `open_gold`."""
+        if self.open_ids is None:
+            return "texts with gold"
+        return "training and dev texts with gold (test gold is kept for the verdict)"
+
+    @cached_property
+    def consensus(self) -> pd.DataFrame | None:
+        """The labels of the method in use, one row per text."""
+        labels = self.table("labels")
+        if labels is None or labels["method"].nunique() == 1:
+            return labels
+        used = self.setting("consensus", "method")
+        return labels[labels["method"] == (used if used in set(labels["method"]) else min(labels["method"]))]
+
+    @cached_property
+    def students(self) -> list[str]:
+        """Students, as the settings order them; others follow by name."""
+        for name in ("comparison", "scores", "trainings", "predictions"):
+            frame = self.table(name)
+            if frame is not None:
+                found = set(frame["student"])
+                listed = [s for s in self.setting("finetune", "students", []) if s in found]
+                return listed + sorted(found - set(listed))
+        return []
+
+    @cached_property
+    def metric(self) -> str:
+        """The declared metric, else the first that was computed."""
+        declared = str(self.setting("compare", "metric", "macro_f1"))
+        frame = self.table("comparison") if self.table("comparison") is not None else self.table("scores")
+        if frame is None or declared in set(frame["metric"]):
+            return declared
+        return str(min(frame["metric"]))
+
+    def contrasts(
+        self, student: str | None = None, metric: str | None = None, attempt: str = "as_run"
+    ) -> pd.DataFrame | None:
+        """Return the rows of the comparison over all classes, the primary contrast first; None where there are none."""
+        comparison = self.table("comparison")
+        if comparison is None:
+            return None
+        chosen = (
+            (comparison["attempt"] == attempt)
+            & (comparison["metric"] == (metric or self.metric))
+            & (comparison["scope"] == "all")
+        )
+        if student is not None:
+            chosen &= comparison["student"] == student
+        frame = comparison[chosen]
+        order = {name: k for k, name in enumerate(self.students)}
+        place = frame["student"].map(order)
+        known = {name: k for k, name in enumerate(CONTRAST_ORDER)}
+        rank = frame["effect"].map(known).fillna(len(known))
+        frame = frame.assign(_s=place, _p=~frame["is_primary"].astype(bool), _r=rank).sort_values(
+            ["_s", "_p", "_r", "contrast"]
+        )
+        return None if frame.empty else frame.drop(columns=["_s", "_p", "_r"])
+
+    def primary(self, student: str, attempt: str = "as_run") -> pd.Series | None:
+        """Return the primary contrast of a student, or None."""
+        frame = self.contrasts(student, attempt=attempt)
+        frame = None if frame is None else frame[frame["is_primary"].astype(bool)]
+        return None if frame is None or frame.empty else frame.iloc[0]
+
+
+CONTRAST_ORDER = (
+    "label effect", "coverage effect", "total effect", "filtering effect", "label effect on easy texts",
+    "label and filtering effect", "sanity",
+)  # fmt: skip
+"""Effects in the order that a reader wants them; others follow by name."""
+
+ARM_ORDER = (
+    "gold",
+    "gold-aligned",
+    "consensus",
+    "consensus-kept",
+    "consensus-random",
+    "gold-kept",
+    "permuted",
+    "floor",
+)
+
+
+def in_arm_order(arms: Any) -> list[str]:
+    """Return arm names, the known ones first and in the order of the design."""
+    found = {str(arm) for arm in arms}
+    known = [arm for arm in ARM_ORDER if arm in found]
+    floors = [arm for arm in sorted(found) if arm.startswith("floor")]
+    return [arm for arm in known if arm not in floors] + sorted(found - set(known) - set(floors)) + floors
+
+
+def _index(values: pd.Series) -> pd.Index:
+    import pandas as pd
+
+    return pd.Index(values)

@@ -1,0 +1,363 @@
+"""The sections about votes and labels: distribution, agreement, levels, problematic cases, annotators, accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from consenso.report.blocks import (
+    MISSING,
+    P95,
+    Block,
+    Case,
+    Cases,
+    Cell,
+    Column,
+    Figure,
+    Grid,
+    Note,
+    Section,
+    absent,
+    cells,
+    count,
+    cut,
+    number,
+    percent,
+    plural,
+    words,
+)
+from consenso.report.facts import Facts
+from consenso.report.numbers import accuracy, confusion, macro_f1, vote_counts, wilson
+from consenso.report.plots import accuracy_by_level, distribution, levels
+from consenso.tables import LABEL_STATUSES, VOTE_STATUSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVELS = ("high", "medium", "low")
+MOST_RINGS = 12
+"""With more annotators than this their rings hide each other, and the chart leaves them to the table."""
+
+
+def label_distribution(facts: Facts) -> Section:
+    """Return how often each label is given by gold, by the consensus and by each annotator."""
+    section = ("labels", "Label distribution")
+    labels, votes = facts.consensus, facts.table("votes")
+    if facts.open_gold is None and labels is None and votes is None:
+        return Section(*section, [Note(facts.why_absent("texts", "votes", "labels"), "absent")], group="The labels")
+    names, ids = facts.label_names, None if facts.open_gold is None else facts.open_gold.index
+    counted: dict[str, pd.Series] = {}
+    if facts.open_gold is not None:
+        counted["gold"] = facts.open_gold
+    if labels is not None:
+        counted["consensus"] = _among(labels, ids)["label"].dropna()
+    people = (
+        {}
+        if votes is None
+        else {str(who): frame["label"].dropna() for who, frame in _among(votes, ids).groupby("annotator")}
+    )
+    rows = {**counted, **people}
+    tally = {who: given.value_counts().reindex(names, fill_value=0) for who, given in rows.items()}
+    share = {who: [float(n) / max(int(found.sum()), 1) for n in found] for who, found in tally.items()}
+    shown = {who: share[who] for who in people} if len(people) <= MOST_RINGS else {}
+    texts = plural(len(ids), "text") if ids is not None else "all texts"
+    note = "" if ids is not None else " There is no gold to compare with."
+    wide, narrow = distribution(names, share.get("gold"), share.get("consensus"), shown)
+    caption = f"Share of each label among {texts}{' with gold outside the test' if ids is not None else ''}.{note}"
+    said = "; ".join(
+        f"{name}: " + ", ".join(f"{who} {percent(share[who][k])}" for who in counted) for k, name in enumerate(names)
+    )
+    legend = [("bar-gold", "gold"), ("diamond-consensus", "consensus"), ("ring", "one annotator")]
+    keep = {"gold": "gold" in counted, "consensus": "consensus" in counted, "one annotator": bool(shown)}
+    figure = Figure("distribution", caption, f"{caption} {said}", wide, narrow, [(c, w) for c, w in legend if keep[w]])
+    columns = [Column("label"), *(Column(who, number=True) for who in rows)]
+    body = [
+        [Cell(name), *(Cell(percent(share[who][k]), small=count(tally[who].iloc[k])) for who in rows)]
+        for k, name in enumerate(names)
+    ]
+    grid = Grid(
+        "Shares and counts of the valid votes", columns, body, folded="The same as a table", in_markdown=len(rows) <= 12
+    )
+    return Section(*section, [figure, grid], group="The labels")
+
+
+def _among(frame: pd.DataFrame, ids: pd.Index | None) -> pd.DataFrame:
+    return frame if ids is None else frame[frame["text_id"].isin(ids)]
+
+
+MEASURES = {
+    "alpha": "Krippendorff’s alpha",
+    "fleiss": "Fleiss’ kappa",
+    "cohen": "Cohen’s kappa",
+    "raw": "raw agreement",
+}
+
+
+def agreement(facts: Facts) -> Section:
+    """Return the pairwise heat table and the measures over all annotators."""
+    section = ("agreement", "Agreement between annotators")
+    table = facts.table("agreement")
+    if table is None:
+        return Section(*section, [Note(facts.why_absent("agreement"), "absent")])
+    pairs = table[table["scope"].str.contains(" × ", regex=False) & table["measure"].isin(["cohen", "raw"])]
+    blocks: list[Block] = []
+    overall = table[~table["scope"].str.contains(" × ", regex=False)]
+    order = {name: k for k, name in enumerate(MEASURES)}
+    overall = overall.assign(_o=overall["measure"].map(order).fillna(9)).sort_values(["_o", "measure", "scope"])
+    body = [_measure_row(row) for _, row in overall.iterrows()]
+    columns = [
+        Column("measure"),
+        Column("over"),
+        Column("value", True),
+        Column(f"{P95} interval", True),
+        Column("texts", True),
+    ]
+    if body:
+        blocks.append(
+            Grid(
+                "1 means that they always agree, 0 what chance would give (raw agreement is not corrected for chance)",
+                columns,
+                body,
+            )
+        )
+    if pairs.empty:
+        blocks.append(
+            Note(
+                "There are no pairs to compare: agreement needs at least two annotators who labelled the same texts.",
+                "absent",
+            )
+        )
+    else:
+        blocks.append(_heat(pairs))
+    return Section(*section, blocks)
+
+
+def _measure_row(row: pd.Series) -> list[Cell]:
+    spread = MISSING if absent(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
+    scope = {"all": "all annotators", "mean": "mean over pairs"}.get(row["scope"], row["scope"])
+    return cells(MEASURES.get(row["measure"], row["measure"]), scope, number(row["value"]), spread, count(row["n"]))
+
+
+def _heat(pairs: pd.DataFrame) -> Grid:
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for measure, scope, value in zip(pairs["measure"], pairs["scope"], pairs["value"]):
+        a, b = scope.split(" × ", 1)
+        for pair in ((a, b), (b, a)):
+            found.setdefault(pair, {})[measure] = value
+    people = sorted({a for a, _ in found})
+    rows = []
+    for a in people:
+        row = [Cell(a)]
+        for b in people:
+            values = found.get((a, b))
+            if values is None:
+                row.append(Cell("·" if a == b else MISSING))
+                continue
+            kappa, raw = values.get("cohen"), values.get("raw")
+            shade = max(0.0, float(kappa)) if kappa is not None and not absent(kappa) else None
+            row.append(Cell(number(kappa, 2), small="" if raw is None else percent(raw, 0), heat=shade))
+        rows.append(row)
+    caption = "Cohen’s kappa of each pair (stronger colour: closer agreement); the small figure is the share of texts with the same label"
+    return Grid(caption, [Column("annotator"), *(Column(name, True) for name in people)], rows, heat=True)
+
+
+def consensus_levels(facts: Facts) -> Section:
+    """Return how united the annotators are: scores, levels, statuses."""
+    section = ("levels", "Consensus levels")
+    labels = facts.consensus
+    if labels is None:
+        return Section(*section, [Note(facts.why_absent("labels"), "absent")])
+    blocks: list[Block] = []
+    scored = labels[labels["score"].notna()]
+    if len(scored):
+        bars = _bars(scored)
+        wide, narrow = levels(bars, len(labels))
+        caption = f"Texts by consensus score: the share of the annotators’ valid votes for the winning label ({plural(len(scored), 'text')} with votes)."
+        said = (
+            caption
+            + " "
+            + "; ".join(
+                f"score {number(score, 2)}: {plural(n, 'text')} ({level or 'no level'})" for score, n, level in bars
+            )
+        )
+        blocks.append(Figure("levels", caption, said, wide, narrow))
+    per_level = labels["level"].value_counts()
+    body = [
+        [Cell(level), Cell(count(per_level.get(level, 0))), Cell(percent(per_level.get(level, 0) / len(labels)))]
+        for level in LEVELS
+    ]
+    columns = [Column("level"), Column("texts", True), Column("share", True)]
+    blocks.append(Grid("Levels: how united the votes are", columns, body))
+    states = labels["status"].value_counts()
+    meaning = {
+        "decided": "has a consensus label", "tied": "two labels share the lead", "below_threshold": "the winner is below the threshold",
+        "no_votes": "nobody gave a valid label",
+    }  # fmt: skip
+    body = [
+        [Cell(meaning[s]), Cell(count(states.get(s, 0))), Cell(percent(states.get(s, 0) / len(labels)))]
+        for s in LABEL_STATUSES
+    ]
+    problematic = int(labels["is_problematic"].fillna(False).astype(bool).sum())
+    body.append([Cell("marked problematic"), Cell(count(problematic)), Cell(percent(problematic / len(labels)))])
+    method = facts.setting("consensus", "method", labels["method"].iloc[0])
+    blocks.append(Grid(f"What became of the texts (method: {method})", [Column("outcome"), *columns[1:]], body))
+    return Section(*section, blocks)
+
+
+def _bars(scored: pd.DataFrame) -> list[tuple[float, int, str]]:
+    """One bar per score where there are few, else ten bins; each with its commonest level."""
+    scores = scored["score"].round(3)
+    if scores.nunique() > 12:
+        scores = (scores * 10).apply(lambda x: min(int(x), 9)) / 10
+    bars = []
+    for score, frame in scored.groupby(scores.to_numpy()):
+        level = frame["level"].dropna()
+        bars.append((float(score), len(frame), "" if level.empty else str(level.value_counts().sort_index().idxmax())))
+    return bars
+
+
+def problematic_cases(facts: Facts) -> Section:
+    """Return the hardest texts with their votes."""
+    section = ("problematic", "Problematic cases")
+    labels, texts, votes = facts.consensus, facts.table("texts"), facts.table("votes")
+    if labels is None or texts is None or votes is None:
+        return Section(*section, [Note(facts.why_absent("labels", "texts", "votes"), "absent")])
+    hard = labels[labels["is_problematic"].fillna(False).astype(bool)]
+    total = len(hard)
+    if facts.open_ids is not None:
+        hard = hard[hard["text_id"].isin(facts.open_ids)]
+    most = facts.settings.problematic_cases
+    if hard.empty or not most:
+        reason = (
+            "No text is problematic." if not total else f"{plural(total, 'text')} are problematic; none is listed here."
+        )
+        return Section(*section, [Note(reason, "absent")])
+    hard = hard.sort_values(
+        ["score", "entropy_bits", "text_id"], ascending=[True, False, True], na_position="first"
+    ).head(most)
+    kept = "" if facts.open_ids is None else " Test texts are not listed."
+    caption = f"{plural(total, 'text')} of {count(len(labels))} count as problematic; the {count(len(hard))} most disputed are listed.{kept}"
+    return Section(*section, [Cases(caption, _cases(facts, hard, texts, votes))])
+
+
+def _cases(facts: Facts, hard: pd.DataFrame, texts: pd.DataFrame, votes: pd.DataFrame) -> list[Case]:
+    said = texts.set_index("text_id")["text"].reindex(hard["text_id"]).astype(object)
+    counted = vote_counts(votes[votes["text_id"].isin(hard["text_id"])])
+    silent = votes[votes["label"].isna()].groupby("text_id")["annotator"].nunique()
+    items = []
+    for _, row in hard.iterrows():
+        text_id = row["text_id"]
+        text, full = cut(words(said.get(text_id)), facts.settings.text_length)
+        mine = counted[counted["text_id"] == text_id]
+        given = [(f"{label} ×{n}", who) for label, n, who in zip(mine["label"], mine["n"], mine["who"])]
+        if missing := int(silent.get(text_id, 0)):
+            given.append((f"no valid label ×{missing}", ""))
+        facts_of = [
+            ("consensus", words(row["label"]) if not absent(row["label"]) else words(row["status"]).replace("_", " "))
+        ]
+        if facts.open_gold is not None and text_id in facts.open_gold.index:
+            facts_of.append(("gold", str(facts.open_gold[text_id])))
+        facts_of += [("score", number(row["score"], 2)), ("entropy in bits", number(row["entropy_bits"], 2))]
+        items.append(Case(str(text_id), text, full, given, facts_of))
+    return items
+
+
+def annotators(facts: Facts) -> Section:
+    """Return who voted: how often validly, and how well against gold."""
+    section = ("annotators", "Annotators")
+    votes = facts.table("votes")
+    if votes is None:
+        return Section(*section, [Note(facts.why_absent("votes"), "absent")])
+    known = facts.table("annotators")
+    who = {} if known is None else known.set_index("annotator").to_dict("index")
+    states = [s for s in VOTE_STATUSES if s not in ("ok", "settled") and (votes["status"] == s).any()]
+    gold = facts.open_gold
+    scored = {name: _judge(frame, gold, facts.label_names) for name, frame in votes.groupby("annotator")}
+    order = sorted(scored, key=lambda name: (-scored[name][0] if scored[name][0] == scored[name][0] else 1.0, name))
+    rows = []
+    for name in order:
+        frame = votes[votes["annotator"] == name]
+        facts_of = who.get(name, {})
+        valid = frame["label"].notna()
+        constant = frame["label"].nunique() == 1 and valid.sum() > 1
+        model = facts_of.get("model")
+        small = ", ".join(
+            x
+            for x in (words(facts_of.get("kind")), "" if absent(model) or model == name else str(model))
+            if x and x != MISSING
+        )
+        row = [
+            Cell(
+                name, small=small + (" · always the same label" if constant else ""), tone="warned" if constant else ""
+            )
+        ]
+        row += [Cell(count(len(frame))), Cell(percent(valid.mean()))]
+        row += [Cell(count((frame["status"] == s).sum())) for s in states]
+        if gold is not None:
+            row += [Cell(percent(scored[name][0]), small=f"of {count(scored[name][2])}"), Cell(number(scored[name][1]))]
+        rows.append(row)
+    columns = [
+        Column("annotator"),
+        Column("votes", True),
+        Column("valid", True),
+        *(Column(s.replace("_", " "), True) for s in states),
+    ]
+    if gold is not None:
+        columns += [Column("accuracy", True), Column("macro-F1", True)]
+        judged = f"accuracy and macro-F1 of its valid votes against gold, on {facts.open_words}"
+        caption = f"Votes of each annotator, the best first; {judged}"
+    else:
+        caption = "Votes of each annotator; no accuracy, because there is no gold outside the test texts"
+    return Section(*section, [Grid(caption, columns, rows)])
+
+
+def _judge(votes: pd.DataFrame, gold: pd.Series | None, names: list[str]) -> tuple[float, float, int]:
+    """Accuracy, macro-F1 and number of the valid votes for texts with gold."""
+    if gold is None:
+        return float("nan"), float("nan"), 0
+    valid = votes[votes["label"].notna() & votes["text_id"].isin(gold.index)].reset_index(drop=True)
+    table = confusion(valid["text_id"].map(gold), valid["label"], names)
+    return accuracy(table), macro_f1(table), int(table.sum())
+
+
+def accuracy_levels(facts: Facts) -> Section:
+    """Return how often the consensus is right at each level."""
+    section = ("by-level", "Accuracy by consensus level")
+    labels, gold = facts.consensus, facts.open_gold
+    if labels is None:
+        return Section(*section, [Note(facts.why_absent("labels"), "absent")])
+    if gold is None:
+        return Section(
+            *section,
+            [Note("No gold outside the test texts: the consensus cannot be held against human labels.", "absent")],
+        )
+    judged = labels[labels["text_id"].isin(gold.index)]
+    right = judged["label"].eq(judged["text_id"].map(gold))
+    rows = []
+    groups = [(level, judged["level"].eq(level) & judged["label"].notna()) for level in LEVELS]
+    for level, chosen in [*groups, ("all", judged["label"].notna())]:
+        n, k = int(chosen.sum()), int(right[chosen].sum())
+        if n:
+            rows.append((level, k / n, *wilson(k, n), n))
+    if not rows:
+        return Section(*section, [Note("No text with gold has a consensus label.", "absent")])
+    wide, narrow = accuracy_by_level(rows)
+    caption = (
+        f"Share of consensus labels that match gold, with {P95} intervals (Wilson), on "
+        f"{facts.open_words}; in brackets: texts."
+    )
+    said = caption + " " + "; ".join(f"{level}: {percent(value)} of {count(n)}" for level, value, _, _, n in rows)
+    columns = [Column("level"), Column("texts", True), Column("right", True), Column(f"{P95} interval", True)]
+    body = [
+        cells(level, count(n), percent(value), f"{percent(low)} to {percent(high)}")
+        for level, value, low, high, n in rows
+    ]
+    undecided = int(judged["label"].isna().sum())
+    blocks: list[Block] = [Figure("by-level", caption, said, wide, narrow)]
+    blocks.append(Grid("Accuracy of the decided texts", columns, body, folded="The same as a table"))
+    if undecided:
+        blocks.append(
+            Note(
+                f"{plural(undecided, 'further text')} with gold without a consensus label: neither right nor wrong here."
+            )
+        )
+    return Section(*section, blocks)

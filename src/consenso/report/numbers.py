@@ -1,0 +1,63 @@
+"""The few numbers that the report computes itself; everything else it reads from tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+def confusion(gold: pd.Series, given: pd.Series, names: Sequence[str]) -> np.ndarray:
+    """Return counts, rows gold and columns given in the order of `names`, one more column where `given` is null."""
+    import numpy as np
+
+    place = {name: k for k, name in enumerate(names)}
+    rows = gold.map(place)
+    columns = given.reindex(gold.index).map(place).fillna(len(names))
+    table = np.zeros((len(names), len(names) + 1), dtype="int64")
+    kept = rows.notna().to_numpy()
+    np.add.at(table, (rows[kept].to_numpy(dtype="int64"), columns[kept].to_numpy(dtype="int64")), 1)
+    return table
+
+
+def accuracy(table: np.ndarray, *, decided: bool = False) -> float:
+    """Return the share of texts with the right label; without a label counts as wrong, unless only the decided count."""
+    total = table[:, :-1].sum() if decided else table.sum()
+    return float(table[:, :-1].trace() / total) if total else math.nan
+
+
+def macro_f1(table: np.ndarray) -> float:
+    """Return the mean F1 over the classes with gold; a text without a label is a miss of its class."""
+    import numpy as np
+
+    hits, given, gold = table[:, :-1].diagonal(), table[:, :-1].sum(axis=0), table.sum(axis=1)
+    present = gold > 0
+    if not present.any():
+        return math.nan
+    return float(np.mean(2 * hits[present] / (given + gold)[present]))
+
+
+def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson, 1927)."""
+    if n == 0:
+        return math.nan, math.nan
+    share, square = right / n, z * z
+    middle = (share + square / (2 * n)) / (1 + square / n)
+    half = z * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def vote_counts(votes: pd.DataFrame) -> pd.DataFrame:
+    """Return valid votes per text_id and label with who gave them: text_id, label, n, who; commonest first."""
+    valid = votes[votes["label"].notna()].sort_values(["text_id", "label", "annotator", "repetition"])
+    groups = valid.groupby(["text_id", "label"], sort=True)["annotator"]
+    found = groups.agg(n="size", who=lambda names: ", ".join(_who(list(names)))).reset_index()
+    return found.sort_values(["text_id", "n", "label"], ascending=[True, False, True])
+
+
+def _who(names: list[str]) -> list[str]:
+    return [name if (k := names.count(name)) == 1 else f"{name} ×{k}" for name in dict.fromkeys(names)]

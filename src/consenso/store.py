@@ -1,0 +1,234 @@
+"""The run folder: the only reader and writer of tables.
+
+runs/<name>/
+  run.json            what was run: settings, versions, hashes, seeds, counts, times
+  tables/<name>.parquet
+  pieces/<kind>/<key> finished pieces (one training each): what a killed run keeps
+  cache/              can be deleted: embeddings, tokens
+  report.html, report.md
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from consenso.errors import BusyError, DataError, StorageError
+from consenso.tables import TABLES, Table, check
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def digest(value: Any) -> str:
+    """Return a sha256 (hex) of a JSON-able value, independent of the order of keys."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str, allow_nan=True)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, whatever kills the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    reason = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else (error.strerror or str(error))
+    return StorageError(f"cannot write {path}: {reason}; finished work is kept, make room and run the same command again")
+
+
+class RunFolder:
+    """A folder that holds one run's tables, finished pieces and record."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise DataError(f"{self.path} is a file, not a run folder; choose another folder")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process; a second raises `BusyError`. The lock dies with the process."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise BusyError(f"another process works in {self.path}; wait for it, or choose another folder with --out") from None
+        except OSError as error:
+            raise _storage_error(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # tables
+
+    def table_path(self, name: str) -> Path:
+        """Return where a table's file stands."""
+        return self.path / "tables" / f"{name}.parquet"
+
+    def has(self, name: str) -> bool:
+        """Return whether the table has been written."""
+        return self.table_path(name).exists()
+
+    def read(self, name: str) -> pd.DataFrame:
+        """Read a table; one that was never written raises `DataError`."""
+        import pandas as pd
+
+        path = self.table_path(name)
+        if not path.exists():
+            raise DataError(f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it")
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); delete it and run again") from error
+
+    def write(self, name: str, frame: pd.DataFrame) -> str:
+        """Check, sort by key and write a table atomically; return its fingerprint."""
+        import pyarrow.parquet as pq
+
+        table = TABLES[name]
+        arrow = as_arrow(frame, table)
+        print_ = fingerprint(arrow, table)
+        if self.has(name) and self.fingerprints().get(name) == print_ and not table.volatile:
+            return print_
+        write_atomically(self.table_path(name), lambda path: pq.write_table(arrow, path, compression="zstd"))
+        self.note("tables", {**self.fingerprints(), name: print_})
+        return print_
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return table → hash of its content without the volatile columns."""
+        found: dict[str, str] = self.record().get("tables", {})
+        return found
+
+    # finished pieces
+
+    def piece_path(self, kind: str, key: str) -> Path:
+        """Return where a finished piece stands: pieces/<kind>/<key>.parquet."""
+        return self.path / "pieces" / kind / f"{key}.parquet"
+
+    # the record
+
+    def record(self) -> dict[str, Any]:
+        """Return run.json, or {} for a fresh folder."""
+        path = self.path / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error}); delete it: finished trainings stay in {self.path / 'pieces'}") from error
+        return found
+
+    def note(self, name: str, value: Any) -> None:
+        """Set one entry of run.json, atomically."""
+        record = {**self.record(), name: value}
+        text = json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n"
+        write_atomically(self.path / "run.json", lambda path: _write_text(path, text))
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Return whether the stage finished with these inputs and its tables are still there unchanged."""
+        done = self.record().get("stages", {}).get(stage, {})
+        prints = self.fingerprints()
+        return done.get("key") == key and all(self.has(t) and prints.get(t) == p for t, p in done.get("tables", {}).items())
+
+    def finish(self, stage: str, key: str, tables: list[str], **facts: Any) -> None:
+        """Record that a stage is done: its key, the tables it wrote and whatever else is worth keeping."""
+        prints = self.fingerprints()
+        entry = {"key": key, "tables": {name: prints[name] for name in tables}, **facts}
+        self.note("stages", {**self.record().get("stages", {}), stage: entry})
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def as_arrow(frame: pd.DataFrame, table: Table) -> pa.Table:
+    """Return the checked frame as an Arrow table with the table's own types, in the order of its key."""
+    import pyarrow as pa
+
+    kinds = {
+        "text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "flag": pa.bool_(), "list": pa.list_(pa.float64()),
+    }  # fmt: skip
+    frame = check(frame, table)
+    columns, fields = [], []
+    for name in frame.columns:
+        column = table.columns.get(name)
+        kind = "text" if name in {"text_id", "other_id"} else (column.kind if column else "any")
+        values = frame[name].map(str) if name in {"text_id", "other_id"} else frame[name]
+        array = _array(values, kinds.get(kind), f"{table.name}.{name}")
+        columns.append(array)
+        fields.append(pa.field(name, array.type))
+    arrow = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    return arrow.sort_by([(name, "ascending") for name in table.key])
+
+
+def _array(values: pd.Series, kind: pa.DataType | None, name: str) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        array = pa.Array.from_pandas(values, type=kind) if kind is not None else pa.Array.from_pandas(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        if kind is None:  # a source column of mixed types is kept as text
+            array = pa.array([None if v is None or v != v else str(v) for v in values], type=pa.string())
+        else:
+            raise DataError(f"{name}: cannot be stored as {kind}; found {values.map(type).iloc[0].__name__} values") from None
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if pa.types.is_large_string(array.type) or pa.types.is_null(array.type):
+        array = array.cast(pa.string())
+    return array
+
+
+def fingerprint(arrow: pa.Table, table: Table) -> str:
+    """Return a sha256 (hex) of a table's content without its volatile columns."""
+    import pyarrow as pa
+
+    stable = arrow.drop_columns([name for name in table.volatile if name in arrow.column_names])
+    sink = hashlib.sha256()
+    with pa.ipc.new_stream(pa.PythonFile(_Sink(sink), mode="w"), stable.schema.remove_metadata()) as stream:
+        stream.write_table(stable.replace_schema_metadata().combine_chunks())
+    return sink.hexdigest()
+
+
+class _Sink:
+    """A file that only hashes what is written to it."""
+
+    closed = False
+
+    def __init__(self, sink: Any) -> None:
+        self._sink = sink
+
+    def write(self, data: Any) -> int:
+        self._sink.update(data)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...

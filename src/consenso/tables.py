@@ -1,0 +1,378 @@
+"""What each table must look like: columns, kinds, key, and which columns are volatile.
+
+A verb's first line is `check(frame, TABLE)`; below that line the frame is trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from consenso.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["text", "integer", "number", "flag", "list", "any"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: what kind of value it holds and what stands in when a frame lacks it."""
+
+    kind: Kind
+    """text, integer, number (float), flag (true or false), list (of floats, in schema order), any."""
+    required: bool = True
+    """False: `check` adds the column with `default` where a frame lacks it."""
+    default: Any = None
+    """The value of an absent optional column."""
+    volatile: bool = False
+    """Times, rates and costs: excluded from every claim that two runs are identical."""
+    nullable: bool = True
+    """False: a null in this column is an error."""
+    values: tuple[str, ...] = ()
+    """The allowed values of a text column; empty: any."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the run folder."""
+
+    name: str
+    """The file is tables/<name>.parquet."""
+    key: tuple[str, ...]
+    """The columns that name a row; unique together, never null. Rows are stored in the order of the key."""
+    columns: dict[str, Column] = field(default_factory=dict)
+    """All columns, the key first."""
+    more: bool = False
+    """True: further columns are kept (the source's own columns, for example)."""
+
+    @property
+    def volatile(self) -> tuple[str, ...]:
+        """Names of the columns that differ between identical runs."""
+        return tuple(name for name, column in self.columns.items() if column.volatile)
+
+
+def _key(kind: Kind = "text", default: Any = None, values: tuple[str, ...] = ()) -> Column:
+    return Column(kind, required=default is None, default=default, nullable=False, values=values)
+
+
+def _maybe(kind: Kind, default: Any = None, values: tuple[str, ...] = ()) -> Column:
+    return Column(kind, required=False, default=default, values=values)
+
+
+def _volatile(kind: Kind = "number") -> Column:
+    return Column(kind, required=False, volatile=True)
+
+
+SPLITS = ("train", "dev", "test", "pool")
+PARTS = ("train", "dev", "test")
+VOTE_STATUSES = ("ok", "abstained", "unparsable", "invalid_label", "refused", "truncated", "failed", "settled")
+LABEL_STATUSES = ("decided", "tied", "below_threshold", "no_votes")
+OUTCOMES = ("passed", "failed", "warned", "not_checked")
+
+TEXTS = Table(
+    "texts",
+    ("text_id",),
+    {
+        "text_id": _key("any"),
+        "text": Column("text", nullable=False),
+        "gold": _maybe("text"),
+        "split": _maybe("text", values=SPLITS),
+        "group": _maybe("text"),
+        "copies": _maybe("integer", 1),
+    },
+    more=True,
+)
+DUPLICATES = Table(
+    "duplicates",
+    ("row",),
+    {
+        "row": _key("integer"),  # position in the source, from 0
+        "text_id": Column("any"),
+        "kept": Column("flag"),  # False: collapsed into the row with the same text_id
+        "level": Column("text", values=("exact", "normalised")),
+        "duplicate_group": Column("text"),
+        "gold": Column("text"),
+        "conflicting_gold": Column("flag"),
+    },
+)
+FOLDS = Table(
+    "folds",
+    ("fold", "text_id"),
+    {"fold": _key("integer"), "text_id": _key("any"), "part": Column("text", nullable=False, values=PARTS)},
+)
+LEAKS = Table(
+    "leaks",
+    ("fold", "text_id", "other_id"),
+    {
+        "fold": _key("integer"),
+        "text_id": _key("any"),  # the removed text
+        "part": Column("text", values=PARTS),  # where it stood
+        "other_id": _key("any"),  # the text it repeats, which stays
+        "other_part": Column("text", values=PARTS),
+        "level": Column("text", values=("exact", "normalised", "near", "group")),
+        "similarity": Column("number"),
+        "same_gold": Column("any"),
+    },
+)
+ANNOTATORS = Table(
+    "annotators",
+    ("annotator",),
+    {
+        "annotator": _key(),
+        "kind": Column("text", values=("llm", "model", "human", "imported")),
+        "model": _maybe("text"),
+        "family": _maybe("text"),
+        "variant_of": _maybe("text"),
+        "settings": _maybe("text"),  # JSON
+    },
+)
+VOTES = Table(
+    "votes",
+    ("text_id", "annotator", "repetition"),
+    {
+        "text_id": _key("any"),
+        "annotator": _key(),
+        "repetition": _key("integer", 0),
+        "label": Column("text"),
+        "status": _maybe("text", "ok", VOTE_STATUSES),
+        "confidence": _maybe("number"),
+        "reply": _maybe("text"),
+        "tokens_in": _maybe("integer"),
+        "tokens_out": _maybe("integer"),
+        "cost": _maybe("number"),
+        "latency_s": _volatile(),
+    },
+)
+LABELS = Table(
+    "labels",
+    ("text_id", "method"),
+    {
+        "text_id": _key("any"),
+        "method": _key(default="majority"),
+        "label": Column("text"),
+        "status": _maybe("text", "decided", LABEL_STATUSES),
+        "score": _maybe("number"),
+        "posterior": _maybe("number"),
+        "entropy_bits": _maybe("number"),
+        "margin": _maybe("number"),
+        "level": _maybe("text", values=("high", "medium", "low")),
+        "n_votes": _maybe("number"),
+        "shares": _maybe("list"),
+        "is_problematic": _maybe("flag", False),
+    },
+)
+AGREEMENT = Table(
+    "agreement",
+    ("measure", "scope"),
+    {
+        "measure": _key(),
+        "scope": _key(),
+        "value": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "n": Column("integer"),
+    },
+)
+FINAL_LABELS = Table(
+    "final_labels",
+    ("text_id",),
+    {
+        "text_id": _key("any"),
+        "label": Column("text"),
+        "source": Column("text", values=("gold", "consensus", "human")),
+        "is_problematic": _maybe("flag", False),
+    },
+)
+ARMS = Table(
+    "arms",
+    ("student", "arm", "fold", "seed", "part", "row"),
+    {
+        "student": _key(default="all"),  # students may differ in resampling; "all": the same rows for each
+        "arm": _key(),
+        "fold": _key("integer"),
+        "seed": _key("integer"),
+        "part": _key(values=("train", "dev")),
+        "row": _key("integer"),  # a text drawn twice in a resample has two rows
+        "text_id": Column("any", nullable=False),
+        "target": Column("text", nullable=False),
+        "source": Column("text", nullable=False, values=("gold", "consensus", "human", "permuted")),
+    },
+)
+_RUN = {
+    "student": _key(),
+    "arm": _key(),
+    "fold": _key("integer"),
+    "seed": _key("integer"),
+    "attempt": _key(values=("as_run", "rescue")),
+}
+TRAININGS = Table(
+    "trainings",
+    tuple(_RUN),
+    {
+        **_RUN,
+        "status": Column("text", values=("ok", "collapsed", "failed")),
+        "reason": _maybe("text"),
+        "best_step": _maybe("integer"),
+        "steps": _maybe("integer"),
+        "train_rows": _maybe("integer"),
+        "train_loss": _maybe("number"),
+        "dev_loss": _maybe("number"),
+        "dev_accuracy": _maybe("number"),
+        "dev_macro_f1": _maybe("number"),
+        "C": _maybe("number"),  # inverse regularisation that dev chose; linear heads only
+        "real_tokens": _maybe("integer"),
+        "key": _maybe("text"),
+        "seconds": _volatile(),
+        "samples_per_s": _volatile(),
+    },
+)
+CURVES = Table(
+    "curves",
+    (*_RUN, "step"),
+    {
+        **_RUN,
+        "step": _key("integer"),
+        "epoch": _maybe("number"),
+        "train_loss": _maybe("number"),
+        "dev_loss": _maybe("number"),
+        "dev_accuracy": _maybe("number"),
+        "dev_macro_f1": _maybe("number"),
+    },
+)
+PREDICTIONS = Table(
+    "predictions",
+    (*_RUN, "part", "text_id"),
+    {
+        "student": _key(default="given"),
+        "arm": _key(),
+        "fold": _key("integer", 0),
+        "seed": _key("integer"),
+        "attempt": _key(default="as_run", values=("as_run", "rescue")),
+        "part": _key(default="test", values=("dev", "test")),
+        "text_id": _key("any"),
+        "predicted": Column("text", nullable=False),
+        "probabilities": _maybe("list"),
+    },
+)
+GUARDS = Table(
+    "guards",
+    ("guard", "scope"),
+    {
+        "guard": _key(),
+        "scope": _key(default="all"),
+        "outcome": Column("text", nullable=False, values=OUTCOMES),
+        "invalidates": _maybe("flag", False),  # True: a failed outcome makes the verdict INVALID (or UNSTABLE RECIPE)
+        "figures": _maybe("text"),  # JSON
+        "reason": _maybe("text"),
+    },
+)
+COMPARISON = Table(
+    "comparison",
+    ("dataset", "student", "contrast", "metric", "scope", "attempt"),
+    {
+        "dataset": _key(),
+        "student": _key(),
+        "contrast": _key(),
+        "metric": _key(),
+        "scope": _key(default="all"),
+        "attempt": _key(default="as_run", values=("as_run", "rescue")),
+        "arm": Column("text"),
+        "control": Column("text"),
+        "effect": _maybe("text"),
+        "is_primary": Column("flag"),
+        "arm_mean": Column("number"),
+        "control_mean": Column("number"),
+        "difference": Column("number"),
+        "se": Column("number"),
+        "df": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "low90": Column("number"),
+        "high90": Column("number"),
+        "p": Column("number"),
+        "p_holm": Column("number"),
+        "margin": Column("number"),
+        "verdict": Column("text"),
+        "reason": _maybe("text"),
+        "sentence": _maybe("text"),  # the answer with its numbers, in plain English
+        "seeds_better": _maybe("number"),  # share of seeds with arm > control
+        "S": Column("integer"),
+        "n": Column("integer"),
+        "sd_seed": _maybe("number"),
+        "sd_item": _maybe("number"),
+        "sd_error": _maybe("number"),
+    },
+)
+SCORES = Table(
+    "scores",
+    (*_RUN, "part", "metric"),
+    {**_RUN, "part": _key(values=("dev", "test")), "metric": _key(), "value": Column("number")},
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        TEXTS, DUPLICATES, FOLDS, LEAKS, ANNOTATORS, VOTES, LABELS, AGREEMENT, FINAL_LABELS, ARMS, TRAININGS,
+        CURVES, PREDICTIONS, SCORES, GUARDS, COMPARISON,
+    )
+}  # fmt: skip
+
+
+def check(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """Return the frame with the table's columns in order, absent optional ones filled; the input is not changed.
+
+    Raises `DataError` for a missing column, a null or repeated key, a wrong kind or a value that is not allowed.
+    Text ids keep the type they have; `with_text_ids` makes them strings where two tables are joined.
+    """
+    missing = [name for name, column in table.columns.items() if column.required and name not in frame.columns]
+    if missing:
+        raise DataError(f"{table.name}: missing column(s) {missing}; found {list(frame.columns)}")
+    frame = frame.copy(deep=False)
+    for name, column in table.columns.items():
+        if name not in frame.columns:
+            frame[name] = column.default
+        _check_column(frame[name], name, column, table.name)
+    names = list(table.columns)
+    if table.more:
+        names += [name for name in frame.columns if name not in table.columns]
+    key = list(table.key)
+    if (repeated := frame.duplicated(key)).any():
+        example = frame.loc[repeated, key].iloc[0].to_dict()
+        raise DataError(f"{table.name}: {int(repeated.sum())} repeated row(s), for example {example}; each {key} may stand once")
+    return frame[names]
+
+
+def _check_column(values: pd.Series, name: str, column: Column, table: str) -> None:
+    import pandas as pd
+
+    missing = values.isna()
+    if missing.any() and not column.nullable:
+        raise DataError(f"{table}: {int(missing.sum())} empty value(s) in {name!r}; fill them or drop the rows")
+    if column.values:
+        strange = values[~missing & ~values.isin(column.values)]
+        if strange.size:
+            raise DataError(f"{table}: {name!r} holds {strange.iloc[0]!r}; allowed: {', '.join(column.values)}")
+    if missing.all():
+        return
+    numeric = pd.api.types.is_numeric_dtype(values.dtype)
+    if column.kind in {"integer", "number"} and not numeric and not pd.api.types.is_bool_dtype(values.dtype):
+        number = pd.to_numeric(values[~missing], errors="coerce")
+        if number.isna().any():
+            found = values[~missing][number.isna()].iloc[0]
+            raise DataError(f"{table}: {name!r} must hold numbers; found {found!r}")
+    if column.kind == "text" and numeric:
+        raise DataError(f"{table}: {name!r} must hold text; found {values.dtype} ({values[~missing].iloc[0]!r}); use .astype(str)")
+
+
+def with_text_ids(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return the frame with text ids as strings, so that integer and string ids of two tables join."""
+    import pandas as pd
+
+    changed = {name: frame[name].map(str).astype(object) for name in columns or ("text_id",) if not _is_text(frame[name])}
+    return frame.assign(**changed) if changed else pd.DataFrame(frame)
+
+
+def _is_text(values: pd.Series) -> bool:
+    return values.map(type).eq(str).all() if len(values) else True

@@ -1,0 +1,343 @@
+"""Make a run folder with a plausible synthetic run: what the report and the exports are tested on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from consenso.labels import LabelSchema
+from consenso.store import RunFolder
+
+NAMES = ("billing", "delivery", "returns & refunds", "account", "product question", "complaint")
+ANNOTATORS = {"llama3.1-8b": 0.78, "qwen3-8b": 0.81, "gemma3-4b": 0.7, "mistral-7b": 0.74, "phi-4": 0.79}
+ARMS = {"gold": 0.81, "gold-aligned": 0.8, "consensus": 0.775, "consensus-kept": 0.765, "consensus-random": 0.755}
+CONTRASTS = (
+    ("consensus", "gold-aligned", "label effect"),
+    ("gold-aligned", "gold", "coverage effect"),
+    ("consensus-kept", "consensus-random", "filtering effect"),
+)
+SCRIPT = '<script>alert("boo")</script> & <b>bold</b> $x_1$ where is my parcel?'
+WORDS = [
+    "my",
+    "parcel",
+    "invoice",
+    "still",
+    "has",
+    "not",
+    "arrived",
+    "since",
+    "Monday",
+    "and",
+    "nobody",
+    "answers",
+    "the",
+    "phone",
+    "please",
+    "tell",
+    "me",
+    "where",
+    "it",
+    "is",
+    "now",
+    "I",
+    "was",
+    "charged",
+    "twice",
+    "for",
+    "the",
+    "same",
+    "order",
+    "refund",
+    "account",
+    "password",
+    "reset",
+    "colour",
+    "does",
+    "not",
+    "match",
+    "the",
+    "picture",
+]
+
+
+def make_run(
+    path: Path, *, n: int = 120, n_test: int = 40, seeds: int = 3, steps: int = 4, seed: int = 7, **changes: Any
+) -> RunFolder:
+    """Fill a run folder; `changes`: verdict, annotators, gold (False: none), students, without (tables left out)."""
+    rng = np.random.default_rng(seed)
+    folder = RunFolder(path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    schema = LabelSchema({i + 1: name for i, name in enumerate(changes.get("names", NAMES))})
+    annotators = changes.get("annotators", ANNOTATORS)
+    students = changes.get("students", ["frozen"])
+    tables = _labelled(rng, schema, annotators, n, n_test, changes.get("gold", True), changes.get("repetitions", 1))
+    tables |= _trained(rng, schema, tables["texts"], tables["folds"], students, seeds, steps)
+    tables["comparison"] = _comparison(rng, students, seeds, n_test, changes.get("verdict", "INCONCLUSIVE"))
+    tables["guards"] = _guards(changes.get("verdict", "INCONCLUSIVE"))
+    for name, frame in tables.items():
+        if name not in changes.get("without", ()):
+            folder.write(name, frame)
+    for name, value in _record(schema, students, seeds).items():
+        folder.note(name, value)
+    return folder
+
+
+def _labelled(
+    rng: np.random.Generator,
+    schema: LabelSchema,
+    annotators: dict[str, float],
+    n: int,
+    n_test: int,
+    gold: bool,
+    repetitions: int,
+) -> dict[str, pd.DataFrame]:
+    names = np.array(schema.names)
+    ids = [f"t{i:05d}" for i in range(n + n_test)]
+    truth = rng.choice(names, len(ids), p=_prior(len(names)))
+    words = [" ".join(rng.choice(WORDS, rng.integers(6, 22))) for _ in ids]
+    words[0], words[1] = SCRIPT, "A very long complaint. " + " ".join(rng.choice(WORDS, 160))
+    texts = pd.DataFrame({"text_id": ids, "text": words, "gold": truth if gold else None, "split": None, "group": None})
+    parts = ["train"] * (n - n // 6) + ["dev"] * (n // 6) + ["test"] * n_test
+    folds = pd.DataFrame({"fold": 0, "text_id": ids, "part": parts}).iloc[2:]
+    folds = pd.concat([pd.DataFrame({"fold": 0, "text_id": ids[:2], "part": "train"}), folds.iloc[3:]])
+    leaks = pd.DataFrame(
+        [
+            (0, ids[2], "train", ids[-1], "test", "near", 0.91, True),
+            (0, ids[2], "train", ids[-2], "test", "exact", 1.0, False),
+        ],
+        columns=["fold", "text_id", "part", "other_id", "other_part", "level", "similarity", "same_gold"],
+    )
+    duplicates = pd.DataFrame(
+        {
+            "row": [3, 900],
+            "text_id": [ids[3], ids[3]],
+            "kept": [True, False],
+            "level": "exact",
+            "duplicate_group": "g1",
+            "gold": [truth[3], truth[4]],
+            "conflicting_gold": [truth[3] != truth[4]] * 2,
+        }
+    )
+    votes = _votes(rng, names, ids, truth, annotators, repetitions)
+    labels = _labels(votes, ids, list(names))
+    final = labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]]
+    who = pd.DataFrame(
+        {
+            "annotator": list(annotators),
+            "kind": "llm",
+            "model": list(annotators),
+            "settings": json.dumps({"prompt": "plain"}),
+        }
+    )
+    return {
+        "texts": texts,
+        "folds": folds,
+        "leaks": leaks,
+        "duplicates": duplicates,
+        "annotators": who,
+        "votes": votes,
+        "labels": labels,
+        "final_labels": final,
+        "agreement": _agreement(rng, list(annotators), len(ids)),
+    }
+
+
+def _prior(k: int) -> np.ndarray:
+    weights = np.linspace(2, 1, k)
+    return weights / weights.sum()
+
+
+def _votes(
+    rng: np.random.Generator,
+    names: np.ndarray,
+    ids: list[str],
+    truth: np.ndarray,
+    annotators: dict[str, float],
+    repetitions: int,
+) -> pd.DataFrame:
+    hard = rng.random(len(ids))
+    frames = []
+    for name, skill in annotators.items():
+        for repetition in range(repetitions):
+            right = rng.random(len(ids)) < skill * (1.25 - 0.5 * hard)
+            label = np.where(right, truth, rng.choice(names, len(ids))).astype(object)
+            status = rng.choice(
+                ["ok", "abstained", "unparsable", "invalid_label"], len(ids), p=[0.96, 0.015, 0.015, 0.01]
+            )
+            label[status != "ok"] = None
+            frame = pd.DataFrame(
+                {"text_id": ids, "annotator": name, "repetition": repetition, "label": label, "status": status}
+            )
+            frames.append(frame.assign(confidence=np.round(rng.uniform(0.4, 1, len(ids)), 3), latency_s=0.25))
+    votes = pd.concat(frames, ignore_index=True)
+    nobody = votes["text_id"] == ids[5]
+    return votes.assign(label=votes["label"].where(~nobody, None), status=votes["status"].where(~nobody, "failed"))
+
+
+def _labels(votes: pd.DataFrame, ids: list[str], names: list[str]) -> pd.DataFrame:
+    counts = pd.crosstab(votes["text_id"], votes["label"]).reindex(index=ids, columns=names, fill_value=0).to_numpy()
+    total = counts.sum(axis=1)
+    share = counts / np.maximum(total, 1)[:, None]
+    top = share.max(axis=1)
+    tied = (share == top[:, None]).sum(axis=1) > 1
+    label = np.array(names, dtype=object)[share.argmax(axis=1)]
+    label[tied | (total == 0)] = None
+    entropy = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
+    status = np.where(total == 0, "no_votes", np.where(tied, "tied", "decided"))
+    seen = total > 0
+    return pd.DataFrame(
+        {
+            "text_id": ids,
+            "label": label,
+            "status": status,
+            "score": np.where(seen, top, np.nan),
+            "entropy_bits": np.where(seen, entropy, np.nan),
+            "level": np.where(~seen, None, np.where(top >= 0.8, "high", np.where(top >= 0.6, "medium", "low"))),
+            "n_votes": total.astype(float),
+            "shares": [list(row) if ok else None for row, ok in zip(share, seen, strict=True)],
+            "is_problematic": ~seen | (top < 0.6),
+        }
+    )
+
+
+def _agreement(rng: np.random.Generator, annotators: list[str], n: int) -> pd.DataFrame:
+    rows = [("alpha", "all", 0.583), ("fleiss", "all", 0.581), ("cohen", "mean", 0.584), ("raw", "mean", 0.66)]
+    for i, a in enumerate(annotators):
+        for b in annotators[i + 1 :]:
+            kappa = round(float(rng.uniform(0.45, 0.75)), 3)
+            rows += [("cohen", f"{a} × {b}", kappa), ("raw", f"{a} × {b}", kappa * 0.8 + 0.2)]
+    frame = pd.DataFrame(rows, columns=["measure", "scope", "value"])
+    return frame.assign(low=frame["value"] - 0.03, high=frame["value"] + 0.03, n=n)
+
+
+def _trained(
+    rng: np.random.Generator,
+    schema: LabelSchema,
+    texts: pd.DataFrame,
+    folds: pd.DataFrame,
+    students: list[str],
+    seeds: int,
+    steps: int,
+) -> dict[str, pd.DataFrame]:
+    names = np.array(schema.names)
+    test = folds.loc[folds["part"] == "test", "text_id"]
+    truth = texts.set_index("text_id")["gold"].reindex(test).fillna(names[0]).to_numpy()
+    order = {name: k for k, name in enumerate(names)}
+    trainings, curves, predictions, scores, arms = [], [], [], [], []
+    for student in students:
+        for arm, skill in ARMS.items():
+            train = folds.loc[folds["part"] == "train", "text_id"].head(30)
+            target = texts.set_index("text_id")["gold"].reindex(train).fillna(names[0]).to_numpy()
+            for seed in range(1, seeds + 1):
+                key = {"student": student, "arm": arm, "fold": 0, "seed": seed, "attempt": "as_run"}
+                collapsed = student == "encoder" and arm == "consensus" and seed == 2
+                right = rng.random(len(test)) < skill + rng.normal(0, 0.012)
+                predicted = (
+                    np.where(right, truth, rng.choice(names, len(test)))
+                    if not collapsed
+                    else np.repeat(names[0], len(test))
+                )
+                chance = np.full((len(test), len(names)), 0.1)
+                chance[np.arange(len(test)), [order[p] for p in predicted]] += 1 - 0.1 * len(names)
+                predictions.append(
+                    pd.DataFrame(
+                        {
+                            **key,
+                            "part": "test",
+                            "text_id": test.to_numpy(),
+                            "predicted": predicted,
+                            "probabilities": list(chance),
+                        }
+                    )
+                )
+                accuracy = float((predicted == truth).mean())
+                scores += [
+                    {**key, "part": "test", "metric": m, "value": v}
+                    for m, v in (("accuracy", accuracy), ("macro_f1", accuracy - 0.01))
+                ]
+                many = steps if student == "encoder" else 1
+                grid = np.arange(1, many + 1)
+                level = skill * (1 - np.exp(-1.2 * grid)) + rng.normal(0, 0.01, many)
+                level = level * 0.3 if collapsed else level
+                curves.append(
+                    pd.DataFrame({**key, "step": grid * 50, "epoch": grid / 2, "train_loss": 1.5 / grid, "dev_loss": 1.6 / grid,
+                                  "dev_accuracy": level, "dev_macro_f1": level - 0.02})
+                )  # fmt: skip
+                trainings.append({**key, "status": "collapsed" if collapsed else "ok", "reason": "predicts one class only" if collapsed else None,
+                                  "best_step": int(grid[level.argmax()] * 50), "steps": many * 50, "train_rows": 600 if arm != "gold" else 640,
+                                  "dev_macro_f1": float(level.max()), "seconds": 1.5, "key": "k" * 12})  # fmt: skip
+                arms.append(pd.DataFrame({"arm": arm, "fold": 0, "seed": seed, "part": "train", "row": range(len(train)),
+                                          "text_id": train.to_numpy(), "target": target, "source": "gold"}))  # fmt: skip
+    return {
+        "arms": pd.concat(arms).drop_duplicates(["arm", "fold", "seed", "part", "row"]),
+        "trainings": pd.DataFrame(trainings),
+        "curves": pd.concat(curves),
+        "predictions": pd.concat(predictions),
+        "scores": pd.DataFrame(scores),
+    }
+
+
+INTERVALS = {
+    "INCONCLUSIVE": (-0.021, 0.011), "WORSE": (-0.05, 0.008), "BETTER": (0.03, 0.01), "EQUIVALENT": (-0.002, 0.007),
+    "NON-INFERIOR": (0.008, 0.01), "WORSE, but within the margin": (-0.009, 0.004),
+}  # fmt: skip
+
+
+def _comparison(rng: np.random.Generator, students: list[str], seeds: int, n: int, verdict: str) -> pd.DataFrame:
+    rows = []
+    for student in students:
+        for metric in ("macro_f1", "accuracy"):
+            for arm, control, effect in CONTRASTS:
+                primary = arm == "consensus"
+                d, se = INTERVALS.get(verdict, (-0.021, 0.011)) if primary else (float(rng.normal(0, 0.01)), 0.009)
+                word = verdict if primary else "INCONCLUSIVE"
+                rows.append(
+                    {"dataset": "support", "student": student, "contrast": f"{arm} − {control}", "metric": metric, "scope": "all",
+                     "attempt": "as_run", "arm": arm, "control": control, "effect": effect, "is_primary": primary,
+                     "arm_mean": 0.775 + d, "control_mean": 0.775, "difference": d, "se": se, "df": 60.0,
+                     "low": d - 2 * se, "high": d + 2 * se, "low90": d - 1.67 * se, "high90": d + 1.67 * se, "p": 0.06, "p_holm": 0.18,
+                     "margin": 0.02, "verdict": word, "reason": "about 14 to 30 seeds, or 2,400 test texts, would settle it" if primary else None,
+                     "seeds_better": 0.2, "S": seeds, "n": n, "sd_seed": 0.004, "sd_item": 0.3, "sd_error": 0.2,
+                     "sentence": f"Trained on {arm} labels the classifier scores {d * 100:+.1f} pp macro-F1 against {control} on the same "
+                                 f"texts (95 % interval {100 * (d - 2 * se):+.1f} to {100 * (d + 2 * se):+.1f} pp): {word}."}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _guards(verdict: str) -> pd.DataFrame:
+    rows = [
+        ("alignment", "passed", True, {"texts": 600}, "the two arms of the primary contrast hold the same texts"),
+        ("leakage", "passed", True, {"removed": 1}, "no test text stands in train or dev after the guard removed 1"),
+        ("permuted control", "not_checked", False, None, "the arm 'permuted' was not trained"),
+        ("invalid answers", "warned", False, {"gemma3-4b": 0.07}, "gemma3-4b gave no valid label for 7 % of its texts"),
+        (
+            "recipe",
+            "failed" if verdict == "INVALID" else "passed",
+            True,
+            {"gold": 0.81, "floor": 0.08},
+            "gold beats the floor by 31 standard errors",
+        ),
+    ]
+    frame = pd.DataFrame(rows, columns=["guard", "outcome", "invalidates", "figures", "reason"])
+    return frame.assign(scope="all", figures=[json.dumps(f) if f else None for f in frame["figures"]])
+
+
+def _record(schema: LabelSchema, students: list[str], seeds: int) -> dict[str, Any]:
+    return {
+        "name": "support",
+        "labels": schema.as_records(),
+        "settings": {
+            "name": "support",
+            "data": {"source": "messages.csv", "test_size": 0.2, "columns": {"text": "text", "gold": None}},
+            "consensus": {"method": "majority", "threshold": None, "ties": "undecided"},
+            "finetune": {"students": students, "seeds": seeds, "recipe": {"encoder": "embedded", "epochs": 3}},
+            "compare": {"metric": "macro_f1", "margin": 0.02},
+        },
+        "environment": {"python": "3.12.3", "platform": "Linux-6.1", "cores": 2, "versions": {"numpy": "2.3.4", "pandas": "3.1.1"}},
+        "data": {"source": "messages.csv", "rows_read": 161, "rows_kept": 160, "sha256": "ab" * 32, "notes": ["1 exact duplicate collapsed"]},
+        "stages": {"data": {"key": "d" * 64, "seconds": 1.2}, "annotate": {"key": "a" * 64, "seconds": 8.0}, "finetune": {"key": "f" * 64, "seconds": 61.5}},
+    }  # fmt: skip

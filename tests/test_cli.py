@@ -1,0 +1,210 @@
+"""The commands as a user types them: what they print, their exit codes, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from making import write_experiment, write_texts, write_votes
+
+from consenso import cli, store
+
+
+class Said:
+    """What a command printed and its exit code, through the same `main` that the console script calls."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def consenso(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
+    monkeypatch.setattr("sys.argv", ["consenso", *map(str, arguments)])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return Said(code, captured.out, captured.err)
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: consenso(monkeypatch, capsys, *arguments)
+
+
+def test_run_prints_the_verdict_and_the_report(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    said = say("run")
+    assert said.code == 0
+    assert said.out.startswith("verdict: ")
+    assert "report:  runs/small/report.html" in said.out
+    assert (tmp_path / "runs/small/report.html").exists()
+    again = say("run", "--json")
+    assert json.loads(again.out)["sentence"] in said.out
+
+
+def test_each_stage_command_prints_a_table(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    assert "sport" in say("data").out
+    assert "llm0" in say("annotate").out
+    assert "alpha" in say("consensus").out
+    assert "gold-aligned" in say("finetune").out
+    assert "consensus" in say("compare").out
+    status = say("status")
+    assert status.out.count("done") >= 5
+    assert say("report", "runs/small").out.strip().endswith("report.html")
+
+
+def test_dry_run_starts_nothing(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    said = say("run", "--dry-run")
+    assert said.code == 0
+    assert "trainings to do" in said.out
+    assert not (tmp_path / "runs/small/tables").exists()
+    say("run")
+    assert "linear: 0 trainings to do" in say("run", "--dry-run").out
+
+
+def test_set_overrides_the_file(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    assert '"method": "unanimous"' in say("config", "--set", "consensus.method=unanimous").out
+    assert json.loads(say("config", "--schema").out)["title"] == "Experiment"
+
+
+def test_export_writes_tables_and_the_earlier_files(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    say("run")
+    assert "comparison.csv" in say("export", "runs/small").out
+    earlier = say("export", "runs/small", "--earlier", "--to", "old").out
+    assert {"dataset_consenso.csv", "problematic_cases.csv", "sumario_experimento.json"} <= {
+        Path(line).name for line in earlier.split()
+    }
+
+
+def test_init_writes_a_file_that_runs(say, tmp_path: Path) -> None:
+    texts = write_texts(tmp_path)
+    write_votes(tmp_path, texts)
+    said = say("init", "texts.csv", "--votes", "votes.csv")
+    assert said.code == 0
+    assert "240 texts" in said.out
+    settings = ("--set", 'finetune.students=["linear"]', "--set", "finetune.seeds=2", "--set", "consensus.bootstrap=20")
+    assert say("run", *settings).code == 0
+    assert say("init", "texts.csv").code == 2
+
+
+def test_doctor_names_what_is_there(say) -> None:
+    said = say("doctor", "--json")
+    found = {row["check"]: row["state"] for row in json.loads(said.out)}
+    assert found["python"] == "ok"
+    assert found["extra report"] == "ok"
+
+
+def mistake(name: str):
+    """A named way to break the small experiment, and what the one line must say."""
+    return MISTAKES[name]
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+MISTAKES = {
+    "a wrong key": (lambda d: _replace(d / "experiment.toml", "method =", "metod ="), ["metod", "Did you mean 'method'"]),
+    "a wrong section": (lambda d: _replace(d / "experiment.toml", "[consensus]", "[concensus]"), ["Did you mean 'consensus'"]),
+    "an unknown method": (lambda d: _replace(d / "experiment.toml", '"majority"', '"majorty"'), ["majorty", "majority"]),
+    "an unknown arm": (lambda d: _replace(d / "experiment.toml", '"gold-aligned"', '"gold-alined"'), ["gold-alined", "gold-aligned"]),
+    "an unknown student": (lambda d: _replace(d / "experiment.toml", '"linear"', '"liner"'), ["liner", "linear"]),
+    "a missing file": (lambda d: (d / "texts.csv").unlink(), ["texts.csv"]),
+    "a missing column": (lambda d: _replace(d / "texts.csv", "text,gold", "body,gold"), ["text", "body"]),
+    "an empty file": (lambda d: (d / "texts.csv").write_text(""), ["texts.csv", "empty"]),
+    "a file of bytes": (lambda d: (d / "texts.csv").write_bytes(bytes(range(256)) * 50), ["texts.csv"]),
+    "an empty text": (lambda d: _replace(d / "texts.csv", "t003,", "t003,,sport,train\nt999x,"), ["empty"]),
+    "a repeated id": (lambda d: _replace(d / "texts.csv", "t004,", "t003,"), ["t003"]),
+    "votes that do not join": (lambda d: _votes_with_other_ids(d / "votes.csv"), ["votes", "t000"]),
+    "votes without labels": (lambda d: _replace(d / "votes.csv", "label", "lable"), ["label"]),
+    "an unknown gold label": (
+        lambda d: (_replace(d / "texts.csv", ",money,", ",monye,"), _name_labels(d / "experiment.toml")), ["monye", "money"],
+    ),
+    "multi-label gold": (
+        lambda d: (_replace(d / "texts.csv", ",money,", ",money|sport,"), _name_labels(d / "experiment.toml")), ["single-label"],
+    ),
+    "no gold on test": (lambda d: _without_test_gold(d / "texts.csv"), ["gold", "test"]),
+    "a model folder that is none": (
+        lambda d: _replace(d / "experiment.toml", 'students = ["linear"]', 'students = ["frozen"]\nrecipe = { encoder = "./nothing" }'),
+        ["nothing", "folder"],
+    ),
+    "not TOML": (lambda d: (d / "experiment.toml").write_text("name = "), ["TOML"]),
+    "a negative margin": (lambda d: _replace(d / "experiment.toml", "margin = 0.05", "margin = -1"), ["margin"]),
+}  # fmt: skip
+
+
+def _votes_with_other_ids(path: Path) -> None:
+    frame = pd.read_csv(path)
+    frame.assign(text_id="x" + frame["text_id"]).to_csv(path, index=False)
+
+
+def _name_labels(path: Path) -> None:
+    blocks = "".join(f'[[data.labels]]\nname = "{name}"\n' for name in ("sport", "money", "health"))
+    _replace(path, "[consensus]", blocks + "[consensus]")
+
+
+def _without_test_gold(path: Path) -> None:
+    frame = pd.read_csv(path)
+    frame.loc[frame["split"] == "test", "gold"] = None
+    frame.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gives_one_line_and_exit_code_2(name: str, say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    spoil, words = mistake(name)
+    spoil(tmp_path)
+    said = say("run")
+    assert said.code == 2, said.err
+    line = [row for row in said.err.splitlines() if row.startswith("consenso: ")]
+    assert len(line) == 1
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in line[0]
+
+
+def test_finished_work_stays_after_a_mistake(say, tmp_path: Path) -> None:
+    path = write_experiment(tmp_path)
+    say("run")
+    pieces = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.parquet")}
+    _replace(path, '"gold-aligned"', '"nothing"')
+    assert say("run").code == 2
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.parquet")} == pieces
+
+
+def test_a_full_disk_ends_with_1_and_can_be_resumed(say, tmp_path: Path, monkeypatch) -> None:
+    write_experiment(tmp_path)
+    real, calls = store.os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    said = say("run")
+    assert said.code == 1
+    assert "disk is full" in said.err
+    monkeypatch.setattr(store.os, "fsync", real)
+    assert say("run").code == 0
+
+
+def test_every_command_has_a_help_line() -> None:
+    listed = CliRunner().invoke(cli.cli, ["--help"]).output
+    for name, command in cli.cli.commands.items():
+        assert command.help
+        assert name in listed

@@ -1,0 +1,572 @@
+"""Votes → labels: the suite every method passes, the decision, the settings, and what happens to bad input."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from consenso.consensus import METHODS, ConsensusSettings, Method, ProblematicRule, check_consensus, decide
+from consenso.errors import ConfigError, DataError, JoinError
+from consenso.labels import LabelSchema
+from consenso.store import RunFolder
+
+SCHEMA = LabelSchema.from_names(["neg", "neu", "pos"])
+METHOD_NAMES = sorted(METHODS)
+
+
+def votes(*labels, **more):
+    """One text; one annotator per label; None is an unparsable vote."""
+    return table({"t": labels}, **more)
+
+
+def table(texts, **more):
+    """{text: labels}; the position in the list is the annotator."""
+    rows = [(text, f"ann{i}", label) for text, labels in texts.items() for i, label in enumerate(labels)]
+    frame = pd.DataFrame(rows, columns=["text_id", "annotator", "label"])
+    frame["status"] = np.where(frame["label"].isna(), "unparsable", "ok")
+    return frame.assign(**more)
+
+
+def repeated(texts):
+    """{text: {annotator: labels of its repetitions}}."""
+    rows = [
+        (text, name, repetition, label)
+        for text, annotators in texts.items()
+        for name, labels in annotators.items()
+        for repetition, label in enumerate(labels)
+    ]
+    return pd.DataFrame(rows, columns=["text_id", "annotator", "repetition", "label"])
+
+
+def random_votes(seed=0, n=60, annotators=5, invalid=0.15):
+    rng = np.random.default_rng(seed)
+    labels = np.where(
+        rng.random((n, annotators)) < invalid, None, np.array(SCHEMA.names)[rng.integers(0, 3, (n, annotators))]
+    )
+    return table({f"text {i}": list(row) for i, row in enumerate(labels)})
+
+
+def one(frame):
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def same(one_frame, other, **more):
+    pd.testing.assert_frame_equal(one_frame.reset_index(drop=True), other.reset_index(drop=True), atol=1e-12, **more)
+
+
+def shared(*parts):
+    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    path = root.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"no {path}; set CONSENSO_DATA")
+    return path
+
+
+# the suite every method passes
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+class TestEveryMethod:
+    def test_the_order_of_rows_does_not_matter(self, method):
+        frame = random_votes()
+        for ties in ("undecided", "random"):
+            shuffled = frame.sample(frac=1, random_state=1)
+            same(decide(frame, method, ties=ties), decide(shuffled, method, ties=ties))
+
+    def test_the_order_of_columns_does_not_matter(self, method):
+        frame = random_votes()
+        same(decide(frame, method), decide(frame[frame.columns[::-1]], method))
+
+    def test_the_names_of_annotators_do_not_matter(self, method):
+        frame = random_votes()
+        names = {f"ann{i}": name for i, name in enumerate("zyxwv")}
+        for ties in ("undecided", "random"):
+            renamed = frame.assign(annotator=frame["annotator"].map(names))
+            same(decide(frame, method, ties=ties), decide(renamed, method, ties=ties))
+
+    def test_the_names_of_labels_do_not_matter(self, method):
+        frame = random_votes()
+        names = {"neg": "zzz", "neu": "日本", "pos": "aaa"}
+        schema = LabelSchema.from_names([names[name] for name in SCHEMA])
+        before = decide(frame, method, labels=SCHEMA)
+        after = decide(frame.assign(label=frame["label"].map(names)), method, labels=schema)
+        same(before.assign(label=before["label"].map(names)), after)
+
+    def test_the_order_of_classes_does_not_matter(self, method):
+        frame = random_votes()
+        turned = LabelSchema.from_names(["pos", "neg", "neu"])
+        for ties in ("undecided", "random"):
+            before = decide(frame, method, labels=SCHEMA, ties=ties)
+            after = decide(frame, method, labels=turned, ties=ties)
+            same(before.drop(columns="shares"), after.drop(columns="shares"))
+            for mine, theirs in zip(before["shares"].dropna(), after["shares"].dropna(), strict=True):
+                assert mine[[2, 0, 1]] == pytest.approx(theirs, abs=1e-12)
+
+    def test_invalid_votes_never_help_a_label(self, method):
+        frame = random_votes()
+        texts = sorted(frame["text_id"].unique())
+        valid = frame[frame["status"].eq("ok")]
+        same(decide(frame, method, texts=texts), decide(valid, method, texts=texts))
+
+    def test_shares_sum_to_one(self, method):
+        for shares in decide(random_votes(), method)["shares"].dropna():
+            assert sum(shares) == pytest.approx(1, abs=1e-12)
+
+    def test_unanimous_is_unanimous(self, method):
+        found = one(decide(votes("pos", "pos", None, "pos"), method, labels=SCHEMA))
+        assert (found["label"], found["status"], found["level"]) == ("pos", "decided", "high")
+        assert (found["score"], found["entropy_bits"], found["margin"], found["n_votes"]) == (1, 0, 1, 3)
+        assert list(found["shares"]) == [0, 0, 1]
+        assert not found["is_problematic"]
+
+    def test_a_class_nobody_votes_for_keeps_its_column(self, method):
+        schema = LabelSchema.from_names(["pos", "never", "neg"])
+        assert list(one(decide(votes("neg", "neg"), method, labels=schema))["shares"]) == [0, 0, 1]
+
+    def test_a_text_without_a_valid_vote_is_null_not_a_class(self, method):
+        found = one(decide(votes(None, None, None), method, labels=SCHEMA))
+        assert found["status"] == "no_votes"
+        assert found["n_votes"] == 0
+        assert found["is_problematic"]
+        assert found[["label", "score", "posterior", "entropy_bits", "margin", "level", "shares"]].isna().all()
+
+    def test_other_texts_do_not_matter(self, method):
+        frame = random_votes()
+        half = frame[frame["text_id"].isin(frame["text_id"].unique()[:30])]
+        everything = decide(frame, method, labels=SCHEMA, ties="random")
+        kept = everything[everything["text_id"].isin(half["text_id"])]
+        same(kept, decide(half, method, labels=SCHEMA, ties="random"))
+
+    def test_one_annotator_is_its_own_consensus(self, method):
+        assert list(decide(table({"a": ["pos"], "b": ["neg"]}), method)["label"]) == ["pos", "neg"]
+
+    @settings(derandomize=True, deadline=None, max_examples=25, database=None)
+    @given(
+        st.lists(
+            st.lists(st.sampled_from(["neg", "neu", "pos", None]), min_size=1, max_size=7), min_size=1, max_size=6
+        ),
+        st.randoms(use_true_random=False),
+    )
+    def test_any_votes_give_a_consistent_table(self, method, texts, random):
+        frame = table(dict(enumerate(texts)))
+        labels = decide(frame, method, labels=SCHEMA)
+        for row, given_labels in zip(labels.itertuples(), texts, strict=True):
+            valid = [label for label in given_labels if label]
+            assert row.n_votes == len(valid)
+            assert (row.status == "no_votes") == (not valid)
+            assert pd.notna(row.label) == (row.status == "decided")
+            if valid:
+                most = max(valid.count(name) for name in SCHEMA)
+                assert row.score == pytest.approx(most / len(valid))
+                assert row.status != "decided" or valid.count(row.label) == most
+                assert 0 <= row.entropy_bits <= math.log2(3) + 1e-12
+        order = list(range(len(frame)))
+        random.shuffle(order)
+        same(labels, decide(frame.iloc[order], method, labels=SCHEMA))
+
+
+# worked out by hand
+
+
+def test_majority_by_hand():
+    found = one(decide(votes("pos", "pos", "neg"), labels=SCHEMA))
+    assert found["label"] == "pos"
+    assert list(found["shares"]) == pytest.approx([1 / 3, 0, 2 / 3])
+    assert found["score"] == pytest.approx(2 / 3)
+    assert found["margin"] == pytest.approx(1 / 3)
+    assert found["entropy_bits"] == pytest.approx(math.log2(3) - 2 / 3)  # ⅓ log 3 + ⅔ (log 3 − 1)
+    assert (found["level"], found["n_votes"], found["is_problematic"]) == ("medium", 3, False)
+    assert math.isnan(found["posterior"])
+
+
+def test_a_plurality_wins_and_is_problematic_by_its_score():
+    found = one(decide(votes("pos", "pos", "neg", "neu")))
+    assert (found["label"], found["score"], found["level"], found["is_problematic"]) == ("pos", 0.5, "low", True)
+
+
+@pytest.mark.parametrize(("agreeing", "level"), [(5, "high"), (4, "high"), (3, "medium"), (2, "low")])
+def test_levels_of_five_votes(agreeing, level):
+    assert one(decide(votes(*["pos"] * agreeing, *["neg", "neu", "x"][: 5 - agreeing])))["level"] == level
+
+
+def test_repetitions_of_an_annotator_are_averaged():
+    # a: pos ⅔, neg ⅓; b: neg 1 → neg (⅓ + 1) / 2
+    found = one(decide(repeated({"t": {"a": ["pos", "pos", "neg"], "b": ["neg"]}}), labels=SCHEMA))
+    assert (found["label"], found["n_votes"]) == ("neg", 2)
+    assert list(found["shares"]) == pytest.approx([2 / 3, 0, 1 / 3])
+
+
+def test_pooled_repetitions_count_as_votes():
+    frame = repeated({"t": {"a": ["pos", "pos", "neg"], "b": ["neg"]}})
+    found = one(decide(frame, labels=SCHEMA, count="vote"))
+    assert (found["status"], found["n_votes"], found["score"]) == ("tied", 4, 0.5)
+
+
+def test_invalid_repetitions_are_left_out_of_the_average():
+    frame = repeated({"t": {"a": ["pos", None, "pos"], "b": ["neg", "pos", None]}})
+    assert list(one(decide(frame, labels=SCHEMA))["shares"]) == pytest.approx([0.25, 0, 0.75])
+
+
+def test_a_vote_whose_status_is_not_ok_does_not_count_even_with_a_label():
+    frame = votes("pos", "neg", "neg").assign(status=["ok", "truncated", "invalid_label"])
+    assert one(decide(frame))["label"] == "pos"
+
+
+def test_weights_decide_and_absent_ones_weigh_one():
+    found = one(decide(votes("pos", "neg", "neg"), "weighted", labels=SCHEMA, weights={"ann0": 3}))
+    assert found["label"] == "pos"
+    assert list(found["shares"]) == pytest.approx([0.4, 0, 0.6])
+    assert found["n_votes"] == 3
+
+
+def test_weighted_without_weights_is_majority():
+    frame = random_votes()
+    same(decide(frame, "weighted").drop(columns="method"), decide(frame).drop(columns="method"))
+
+
+def test_unanimous_needs_all_valid_votes():
+    found = decide(table({"a": ["pos", "pos", None], "b": ["pos", "pos", "neg"], "c": ["pos", "neg"]}), "unanimous")
+    assert list(found["status"]) == ["decided", "below_threshold", "below_threshold"]
+    assert list(found["label"].isna()) == [False, True, True]
+    assert found["score"].tolist() == pytest.approx([1, 2 / 3, 0.5])
+
+
+def test_unanimous_cannot_be_loosened():
+    assert one(decide(votes("pos", "pos", "neg"), "unanimous", threshold=0.5))["status"] == "below_threshold"
+
+
+def test_the_threshold_method_asks_for_four_fifths():
+    found = decide(table({"a": ["pos"] * 4 + ["neg"], "b": ["pos"] * 3 + ["neg"]}), "threshold")
+    assert list(found["status"]) == ["decided", "below_threshold"]
+    assert list(decide(table({"b": ["pos"] * 3 + ["neg"]}), "threshold", threshold=0.75)["status"]) == ["decided"]
+
+
+def test_a_threshold_applies_to_every_method():
+    for method in ("majority", "weighted"):
+        assert one(decide(votes("pos", "pos", "neg"), method, threshold=0.7))["status"] == "below_threshold"
+        assert one(decide(votes("pos", "pos", "neg"), method, threshold=2 / 3))["label"] == "pos"
+
+
+def test_a_threshold_that_is_met_but_for_rounding_is_met():
+    weights = {"ann0": 0.1, "ann1": 0.7, "ann2": 0.2}
+    found = one(decide(votes("pos", "pos", "neg"), "weighted", weights=weights, threshold=0.8))
+    assert found["score"] < 0.8  # .1 + .7 is .7999999999999999 in floating point
+    assert (found["status"], found["level"]) == ("decided", "high")
+
+
+# ties
+
+
+def test_a_tie_is_left_undecided():
+    found = one(decide(votes("pos", "neg")))
+    assert found["status"] == "tied"
+    assert pd.isna(found["label"])
+    assert (found["score"], found["margin"], found["entropy_bits"]) == (0.5, 0, 1)
+    assert found["is_problematic"]
+
+
+def test_a_tie_is_seen_through_rounding():
+    weights = {"ann0": 0.1, "ann1": 0.2, "ann2": 0.3}  # .1 + .2 is .30000000000000004
+    assert one(decide(votes("pos", "pos", "neg"), "weighted", weights=weights))["status"] == "tied"
+    thirds = repeated({"t": {"a": ["x", "y", "z"], "b": ["y", "z", "x"], "c": ["z", "x", "y"]}})
+    assert one(decide(thirds))["status"] == "tied"
+
+
+def test_a_tie_below_the_threshold_is_below_the_threshold():
+    for ties in ("undecided", "random"):
+        assert one(decide(votes("pos", "neg"), threshold=0.6, ties=ties))["status"] == "below_threshold"
+
+
+def test_a_random_tie_goes_to_one_of_the_tied_labels():
+    found = decide(table({i: ["pos", "pos", "neg", "neg", "neu"] for i in range(400)}), ties="random", labels=SCHEMA)
+    assert (found["status"] == "decided").all()
+    assert (found["margin"] == 0).all()
+    assert found["label"].value_counts().to_dict().keys() == {"pos", "neg"}
+    assert 160 < (found["label"] == "pos").sum() < 240  # 200 ± 4 sd
+
+
+def test_a_random_tie_depends_on_the_seed_and_the_text_alone():
+    many = table({i: ["pos", "neg"] for i in range(100)})
+    found = decide(many, ties="random", seed=3).set_index("text_id")["label"]
+    for i in (0, 41, 99):
+        alone = decide(many[many["text_id"] == i].iloc[::-1], ties="random", seed=3, labels=SCHEMA)
+        assert one(alone)["label"] == found[i]
+    assert (decide(many, ties="random", seed=4)["label"].to_numpy() != found.to_numpy()).mean() > 0.3
+
+
+def test_a_random_tie_is_the_same_for_integer_ids_and_their_text():
+    many = table({i: ["pos", "neg"] for i in range(50)})
+    as_text = many.assign(text_id=many["text_id"].astype(str))
+    found = decide(as_text, ties="random").set_index("text_id")["label"]
+    assert found[[str(i) for i in range(50)]].tolist() == decide(many, ties="random")["label"].tolist()
+
+
+# problematic
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (ProblematicRule(), [False, False, True]),
+        (ProblematicRule(below=0.7), [False, True, True]),
+        (ProblematicRule(above=0.9), [True, False, False]),
+        (ProblematicRule(measure="entropy_bits", above=0.95), [False, True, True]),
+    ],
+)
+def test_the_rule_says_what_is_problematic(rule, expected):
+    frame = table({"a": ["pos"] * 5, "b": ["pos"] * 3 + ["neg"] * 2, "c": ["pos"] * 2 + ["neg"] * 2 + ["neu"]})
+    assert decide(frame, problematic=rule)["is_problematic"].tolist() == expected
+
+
+def test_a_score_on_the_bound_is_not_problematic():
+    weights = {"ann0": 0.1, "ann1": 0.7, "ann2": 0.2}  # .1 + .7 is .7999999999999999
+    found = decide(votes("pos", "pos", "neg"), "weighted", weights=weights, problematic=ProblematicRule(below=0.8))
+    assert one(found)["score"] < 0.8
+    assert not one(found)["is_problematic"]
+    assert not one(decide(votes("pos", "pos", "pos", "neg", "neg")))["is_problematic"]
+
+
+def test_the_rule_can_be_read():
+    assert str(ProblematicRule()) == "score < 0.6"
+    assert str(ProblematicRule(measure="entropy_bits", above=1)) == "entropy_bits > 1"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"measure": "entropy_bits"}, "give either below or above for 'entropy_bits'; found neither"),
+        ({"below": 0.5, "above": 0.9}, "found both"),
+    ],
+)
+def test_a_rule_needs_exactly_one_bound(values, words):
+    with pytest.raises(ConfigError, match=words):
+        ProblematicRule.read(values)
+
+
+# texts and ids
+
+
+def test_every_text_asked_for_gets_a_row_in_its_order():
+    found = decide(table({3: ["pos"], 1: ["neg"], 7: ["pos"]}), texts=[7, 2, 1])
+    assert found["text_id"].tolist() == [7, 2, 1]
+    assert found["status"].tolist() == ["decided", "no_votes", "decided"]
+    assert found["is_problematic"].tolist() == [False, True, False]
+
+
+def test_texts_may_be_a_texts_table():
+    texts = pd.DataFrame({"text_id": ["b", "a"], "text": ["…", "…"]})
+    assert decide(table({"a": ["pos"], "b": ["neg"]}), texts=texts)["label"].tolist() == ["neg", "pos"]
+
+
+def test_ids_keep_their_type():
+    assert decide(table({10: ["pos"], 9: ["neg"]}))["text_id"].tolist() == [9, 10]
+    assert decide(table({"10": ["pos"], "9": ["neg"]}))["text_id"].tolist() == ["10", "9"]
+    assert decide(table({"10": ["pos"]}), texts=[10])["text_id"].tolist() == [10]
+
+
+def test_integer_and_text_ids_join():
+    assert decide(table({"1": ["pos"], "2": ["neg"]}), texts=[2, 1])["label"].tolist() == ["neg", "pos"]
+
+
+def test_the_votes_are_not_changed():
+    frame = random_votes()
+    before = frame.copy()
+    decide(frame)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_one_distinct_label_needs_no_schema():
+    found = one(decide(votes("pos", "pos")))
+    assert (found["label"], found["margin"], list(found["shares"])) == ("pos", 1, [1])
+
+
+def test_all_votes_invalid_without_a_schema_is_a_table_of_no_votes():
+    found = decide(table({"a": [None, None], "b": [None]}))
+    assert found["status"].tolist() == ["no_votes", "no_votes"]
+
+
+def test_three_hundred_classes_and_annotators():
+    rng = np.random.default_rng(0)
+    rows = [
+        (text, f"w{w}", f"class {rng.integers(300)}") for text in range(300) for w in rng.choice(300, 2, replace=False)
+    ]
+    found = decide(pd.DataFrame(rows, columns=["text_id", "annotator", "label"]))
+    assert (found["n_votes"] == 2).all()
+    assert set(found["status"]) <= {"decided", "tied"}
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "majorty"}, "unknown consensus method 'majorty'.*Did you mean 'majority'"),
+        ({"ties": "first"}, "unknown tie policy 'first'"),
+        ({"count": "votes"}, "unknown count 'votes'"),
+        ({"threshold": 80}, "threshold must lie between 0 and 1.*found 80"),
+        ({"weights": {"ann0": 2}}, "method 'majority' reads no weights; leave weights out, or choose weighted"),
+        ({"method": "weighted", "weights": {"anm0": 2}}, "unknown annotator 'anm0'. Did you mean 'ann0'"),
+        ({"method": "weighted", "weights": {"ann0": 0}}, "weight of 'ann0' must be positive; found 0"),
+        ({"method": "weighted", "weights": {"ann0": math.nan}}, "weight of 'ann0' must be positive"),
+        ({"probabilities": np.ones((1, 2))}, "reads no probabilities; leave probabilities out"),
+        ({"problematic": ProblematicRule(measure="posterior", below=0.5)}, "'majority' gives no posterior"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(options, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        decide(votes("pos", "neg"), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_vote_label_is_named():
+    with pytest.raises(DataError, match=r"unknown label 'poss' \(annotator 'ann1', text 't'\).*Did you mean 'pos'"):
+        decide(votes("pos", "poss"), labels=SCHEMA)
+
+
+def test_votes_for_other_texts_are_an_error():
+    with pytest.raises(JoinError, match=r"none of the 1 voted texts is among the 2 texts"):
+        decide(votes("pos"), texts=["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"), [(["t", "t"], "'t' twice"), ([], "no text is given"), ([None, "t"], "a null id")]
+)
+def test_wrong_texts_are_an_error(texts, words):
+    with pytest.raises(DataError, match=words):
+        decide(votes("pos"), texts=texts)
+
+
+def test_no_votes_at_all_is_an_error():
+    with pytest.raises(DataError, match="the table has no rows"):
+        decide(votes("pos").iloc[:0])
+
+
+def test_a_missing_column_is_an_error():
+    with pytest.raises(DataError, match=r"missing column\(s\) \['annotator'\]"):
+        decide(votes("pos").drop(columns="annotator"))
+
+
+def test_labels_are_stored_and_read_back(tmp_path):
+    labels = decide(table({"a": ["pos", "pos"], "b": [None], "c": ["pos", "neg"]}), labels=SCHEMA)
+    folder = RunFolder(tmp_path)
+    folder.write("labels", labels)
+    stored = folder.read("labels")
+    assert stored["status"].tolist() == ["decided", "no_votes", "tied"]
+    assert stored["shares"].isna().tolist() == [False, True, False]
+    assert list(stored["shares"][2]) == [0.5, 0, 0.5]
+    assert stored["label"].isna().tolist() == [False, True, True]
+
+
+# the room for further methods, and settings
+
+
+def test_a_method_with_a_posterior_keeps_the_votes_share_as_score(monkeypatch):
+    def sure(coded, options):
+        shares = np.zeros(coded.shape)
+        shares[:, coded.labels.index("neg")] = 0.9
+        shares[:, coded.labels.index("pos")] = 0.1
+        return shares
+
+    monkeypatch.setitem(METHODS, "sure", Method(sure, posterior=True))
+    rule = ProblematicRule(measure="posterior", below=0.95)
+    found = one(decide(votes("pos", "pos", "pos", "neg"), "sure", problematic=rule))
+    assert (found["label"], found["posterior"], found["score"]) == ("neg", 0.9, 0.25)
+    assert found["is_problematic"]
+
+
+def test_settings_have_the_documented_defaults():
+    chosen = ConsensusSettings()
+    assert (chosen.method, chosen.ties, chosen.threshold, chosen.count) == ("majority", "undecided", None, "annotator")
+    assert (chosen.problematic.measure, chosen.problematic.below, chosen.bootstrap) == ("score", 0.6, 1000)
+
+
+def test_settings_survive_being_written_and_read():
+    chosen = ConsensusSettings(problematic=ProblematicRule(measure="entropy_bits", above=0.9), threshold=0.7)
+    assert ConsensusSettings.read(chosen.model_dump(mode="json")) == chosen
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"method": "unanimus"}, "unknown consensus method 'unanimus'.*Did you mean 'unanimous'"),
+        ({"treshold": 0.5}, "unknown key 'treshold'. Did you mean 'threshold'"),
+        ({"threshold": 1.5}, "threshold.*less than or equal to 1.*found 1.5"),
+        ({"weights": {"a": 2.0}}, "method 'majority' reads no weights"),
+        ({"method": "weighted", "weights": {"a": -1}}, "weight of 'a' must be positive"),
+        ({"problematic": {"measure": "posterior", "below": 0.5}}, "gives no posterior"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(values, words):
+    with pytest.raises(ConfigError, match=words):
+        ConsensusSettings.read(values)
+
+
+# guards
+
+
+def test_guards_tell_coverage_ties_and_effective_votes():
+    frame = table({"a": ["pos", "pos"], "b": ["neg", "pos"], "c": ["neg", "neg"], "d": [None, None]})
+    guards = check_consensus(frame, decide(frame)).set_index("guard")
+    assert guards.loc["coverage", ["outcome", "reason"]].tolist() == [
+        "warned",
+        "2 of 4 texts got a label (1 no_votes, 1 tied)",
+    ]
+    assert guards.loc["ties", "reason"] == "1 of 3 voted texts are tied (33.3%); left without a label"
+    # alpha by hand: labels pos pos | neg pos | neg neg: D_o = 2, n² − Σ n_k² = 36 − 18; 1 − 5·2/18 = 4/9; 2 / (1 + 4/9)
+    assert guards.loc["effective votes", "reason"].startswith("2.0 votes per text are worth 1.4 independent ones")
+    assert not guards["invalidates"].any()
+
+
+def test_guards_name_the_tie_rule():
+    frame = table({i: ["pos", "neg"] for i in range(4)})
+    guards = check_consensus(frame, decide(frame, ties="random")).set_index("guard")
+    assert "drawn at random" in guards.loc["ties", "reason"]
+    assert guards.loc["coverage", "outcome"] == "passed"
+
+
+def test_disagreement_beyond_chance_makes_no_more_votes_than_there_are():
+    frame = table({"a": ["pos", "neg"], "b": ["neg", "pos"]})  # alpha = 1 − 3·4/8 = −½
+    guards = check_consensus(frame, decide(frame)).set_index("guard")
+    assert guards.loc["effective votes", "reason"].startswith("2.0 votes per text are worth 2.0 independent ones")
+
+
+def test_effective_votes_of_one_annotator_are_not_checked():
+    frame = table({"a": ["pos"], "b": ["neg"]})
+    guards = check_consensus(frame, decide(frame)).set_index("guard")
+    assert guards["outcome"].tolist() == ["passed", "passed", "not_checked"]
+
+
+# real votes
+
+
+def babe():
+    frame = pd.read_csv(shared("babe_llm", "annotations.csv.gz"), dtype={"label": str})
+    items = pd.read_csv(shared("babe_llm", "items.csv.gz"), dtype={"gold": str})
+    frame["status"] = np.where(frame["label"].eq("?"), "unparsable", "ok")
+    frame["label"] = frame["label"].where(frame["status"].eq("ok"))
+    return frame, items[items["split"] == "pool"]
+
+
+@pytest.mark.parametrize(("count", "accuracy"), [("annotator", 0.849), ("vote", 0.850)])
+def test_babe_majority_over_all_conditions_has_the_known_accuracy(count, accuracy):
+    frame, pool = babe()
+    labels = decide(frame, texts=pool, count=count)
+    right = labels["label"].to_numpy() == pool["gold"].to_numpy()
+    tied = labels["status"].eq("tied")  # credited ½
+    assert (right.sum() + tied.sum() / 2) / len(pool) == pytest.approx(accuracy, abs=5e-4)
+
+
+def test_babe_zero_shot_majority_has_the_known_accuracy():
+    frame, pool = babe()
+    labels = decide(frame[frame["condition"] == "zero-shot"], texts=pool)
+    right = labels["label"].to_numpy() == pool["gold"].to_numpy()
+    assert (right.sum() + labels["status"].eq("tied").sum() / 2) / len(pool) == pytest.approx(0.772, abs=5e-4)

@@ -1,0 +1,54 @@
+"""README, docs and --help stay in step with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from consenso import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+def test_every_command_has_a_section_and_every_section_a_command() -> None:
+    assert sorted(re.findall(r"^## consenso (\S+)", COMMANDS, re.M)) == sorted(cli.cli.commands)
+
+
+@pytest.mark.parametrize("name", cli.cli.commands)
+def test_every_option_is_documented(name: str) -> None:
+    section = COMMANDS.split(f"## consenso {name}\n")[1].split("\n## ")[0]
+    for parameter in cli.cli.commands[name].params:
+        if isinstance(parameter, click.Option):
+            assert max(parameter.opts, key=len) in section
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_readme_names_only_commands_that_exist() -> None:
+    named = set(re.findall(r"consenso (init|[a-z]+) ", (ROOT / "README.md").read_text(encoding="utf-8")))
+    commands = {word for word in named if f"consenso {word}" in COMMANDS or word in cli.cli.commands}
+    assert {"run", "init"} <= commands
+
+
+def test_readme_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_makefile_has_the_two_commands_of_the_first_screen() -> None:
+    first_screen = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:45])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen

@@ -1,0 +1,133 @@
+"""The whole flow on small data: what is repeated, what is not, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from making import write_experiment
+
+import consenso
+from consenso.store import RunFolder
+from consenso.tables import TABLES
+
+
+def run(path: Path, out: Path, **options):
+    events: list[dict] = []
+    result = consenso.run(path, out, progress=events.append, **options)
+    return result, events
+
+
+def trained(events: list[dict]) -> int:
+    return sum(event["event"] == "advance" and not event.get("reused", False) for event in events)
+
+
+def worked(events: list[dict]) -> list[str]:
+    return [event["stage"] for event in events if event["event"] == "start"]
+
+
+def stable_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    place = RunFolder(folder)
+    names = [name for name in TABLES if place.has(name)]
+    return {name: place.read(name).drop(columns=list(TABLES[name].volatile), errors="ignore") for name in names}
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    left, right = stable_tables(one), stable_tables(other)
+    assert left.keys() == right.keys()
+    for name, frame in left.items():
+        pd.testing.assert_frame_equal(frame, right[name], obj=name)
+    assert RunFolder(one).fingerprints() == RunFolder(other).fingerprints()
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return write_experiment(tmp_path)
+
+
+def test_a_run_ends_with_a_verdict_and_a_report(experiment: Path, tmp_path: Path) -> None:
+    result, _ = run(experiment, tmp_path / "run")
+    assert result.verdict
+    assert result.sentence.startswith(result.verdict)
+    assert result.report is not None
+    assert result.report.read_text(encoding="utf-8").count(result.verdict) >= 1
+
+
+def test_two_runs_with_the_same_settings_give_identical_tables(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "one")
+    run(experiment, tmp_path / "two")
+    assert_same_tables(tmp_path / "one", tmp_path / "two")
+
+
+def test_an_unchanged_experiment_does_nothing_again(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "run")
+    _, events = run(experiment, tmp_path / "run")
+    assert worked(events) == []
+
+
+def test_more_seeds_train_only_the_new_ones(experiment: Path, tmp_path: Path) -> None:
+    _, first = run(experiment, tmp_path / "run")
+    text = experiment.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 5")
+    experiment.write_text(text, encoding="utf-8")
+    _, second = run(experiment, tmp_path / "run")
+    assert trained(second) == trained(first) / 3 * 2
+    assert worked(second) == ["finetune", "compare", "report"]
+
+
+def test_a_changed_consensus_setting_runs_what_follows_and_nothing_before(experiment: Path, tmp_path: Path) -> None:
+    _, first = run(experiment, tmp_path / "run")
+    text = experiment.read_text(encoding="utf-8").replace('method = "majority"', 'method = "unanimous"')
+    experiment.write_text(text, encoding="utf-8")
+    _, second = run(experiment, tmp_path / "run")
+    assert worked(second) == ["consensus", "finetune", "compare", "report"]
+    assert 0 < trained(second) < trained(first)  # the gold arm and the floor do not depend on the consensus
+
+
+def test_a_changed_data_file_is_noticed(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "run")
+    texts = tmp_path / "texts.csv"
+    texts.write_text(texts.read_text(encoding="utf-8") + "t999,a new match of the team,sport,train\n", encoding="utf-8")
+    _, events = run(experiment, tmp_path / "run")
+    assert worked(events)[0] == "data"
+    assert "t999" in set(RunFolder(tmp_path / "run").read("texts")["text_id"])
+
+
+def test_one_seed_yields_no_verdict(experiment: Path, tmp_path: Path) -> None:
+    experiment.write_text(experiment.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 1"), encoding="utf-8")
+    result, _ = run(experiment, tmp_path / "run")
+    assert result.verdict == "NO VERDICT"
+
+
+def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "calm")
+    killed = tmp_path / "killed"
+    kills = 0
+    for wanted in (1, 6):  # kill at the first finished training, and again in the middle
+        process = subprocess.Popen(
+            [sys.executable, "-m", "consenso", "run", str(experiment), "--out", str(killed)],
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((killed / "pieces").rglob("*.parquet"))) >= wanted:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in (killed / "pieces").rglob("*.parquet")}
+    run(experiment, killed)
+    assert kills >= 1
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    assert_same_tables(tmp_path / "calm", killed)
+
+
+def test_a_second_process_on_the_same_folder_is_refused(experiment: Path, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(consenso.ConsensoError, match="another process"):
+        run(experiment, tmp_path / "run")
