@@ -19,6 +19,7 @@ CONTRASTS = (
     ("consensus", "gold-aligned", "label effect"),
     ("gold-aligned", "gold", "coverage effect"),
     ("consensus-kept", "consensus-random", "filtering effect"),
+    ("gold", "floor", "sanity"),
 )
 SCRIPT = '<script>alert("boo")</script> & <b>bold</b> $x_1$ where is my parcel?'
 WORDS = [
@@ -76,8 +77,8 @@ def make_run(
     students = changes.get("students", ["frozen"])
     tables = _labelled(rng, schema, annotators, n, n_test, changes.get("gold", True), changes.get("repetitions", 1))
     tables |= _trained(rng, schema, tables["texts"], tables["folds"], students, seeds, steps)
-    tables["comparison"] = _comparison(rng, students, seeds, n_test, changes.get("verdict", "INCONCLUSIVE"))
-    tables["guards"] = _guards(changes.get("verdict", "INCONCLUSIVE"))
+    tables["comparison"] = comparison_of(changes.get("verdict", "INCONCLUSIVE"), students, seeds=seeds, n=n_test)
+    tables["guards"] = guards_of(changes.get("verdict", "INCONCLUSIVE"))
     for name, frame in tables.items():
         if name not in changes.get("without", ()):
             folder.write(name, frame)
@@ -86,7 +87,7 @@ def make_run(
     return folder
 
 
-def _labelled(
+def _labelled(  # noqa: PLR0917
     rng: np.random.Generator,
     schema: LabelSchema,
     annotators: dict[str, float],
@@ -151,7 +152,7 @@ def _prior(k: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _votes(
+def _votes(  # noqa: PLR0917
     rng: np.random.Generator,
     names: np.ndarray,
     ids: list[str],
@@ -214,7 +215,7 @@ def _agreement(rng: np.random.Generator, annotators: list[str], n: int) -> pd.Da
     return frame.assign(low=frame["value"] - 0.03, high=frame["value"] + 0.03, n=n)
 
 
-def _trained(
+def _trained(  # noqa: PLR0917
     rng: np.random.Generator,
     schema: LabelSchema,
     texts: pd.DataFrame,
@@ -236,42 +237,25 @@ def _trained(
                 key = {"student": student, "arm": arm, "fold": 0, "seed": seed, "attempt": "as_run"}
                 collapsed = student == "encoder" and arm == "consensus" and seed == 2
                 right = rng.random(len(test)) < skill + rng.normal(0, 0.012)
-                predicted = (
-                    np.where(right, truth, rng.choice(names, len(test)))
-                    if not collapsed
-                    else np.repeat(names[0], len(test))
-                )
-                chance = np.full((len(test), len(names)), 0.1)
-                chance[np.arange(len(test)), [order[p] for p in predicted]] += 1 - 0.1 * len(names)
-                predictions.append(
-                    pd.DataFrame(
-                        {
-                            **key,
-                            "part": "test",
-                            "text_id": test.to_numpy(),
-                            "predicted": predicted,
-                            "probabilities": list(chance),
-                        }
-                    )
-                )
+                predicted = np.where(right, truth, rng.choice(names, len(test)))
+                predicted = np.repeat(names[0], len(test)) if collapsed else predicted
+                chance = np.full((len(test), len(names)), 0.1 / len(names))
+                chance[np.arange(len(test)), [order[p] for p in predicted]] += 0.9
+                found = {"part": "test", "text_id": test.to_numpy(), "predicted": predicted}
+                predictions.append(pd.DataFrame({**key, **found, "probabilities": list(chance)}))
                 accuracy = float((predicted == truth).mean())
-                scores += [
-                    {**key, "part": "test", "metric": m, "value": v}
-                    for m, v in (("accuracy", accuracy), ("macro_f1", accuracy - 0.01))
-                ]
-                many = steps if student == "encoder" else 1
-                grid = np.arange(1, many + 1)
-                level = skill * (1 - np.exp(-1.2 * grid)) + rng.normal(0, 0.01, many)
-                level = level * 0.3 if collapsed else level
-                curves.append(
-                    pd.DataFrame({**key, "step": grid * 50, "epoch": grid / 2, "train_loss": 1.5 / grid, "dev_loss": 1.6 / grid,
-                                  "dev_accuracy": level, "dev_macro_f1": level - 0.02})
-                )  # fmt: skip
-                trainings.append({**key, "status": "collapsed" if collapsed else "ok", "reason": "predicts one class only" if collapsed else None,
-                                  "best_step": int(grid[level.argmax()] * 50), "steps": many * 50, "train_rows": 600 if arm != "gold" else 640,
-                                  "dev_macro_f1": float(level.max()), "seconds": 1.5, "key": "k" * 12})  # fmt: skip
-                arms.append(pd.DataFrame({"arm": arm, "fold": 0, "seed": seed, "part": "train", "row": range(len(train)),
-                                          "text_id": train.to_numpy(), "target": target, "source": "gold"}))  # fmt: skip
+                for metric, value in (("accuracy", accuracy), ("macro_f1", accuracy - 0.01)):
+                    scores.append({**key, "part": "test", "metric": metric, "value": value})
+                grid = np.arange(1, (steps if student == "encoder" else 1) + 1)
+                level = (skill * (1 - np.exp(-1.2 * grid)) + rng.normal(0, 0.01, len(grid))) * (0.3 if collapsed else 1)
+                curve = {"step": grid * 50, "epoch": grid / 2, "train_loss": 1.5 / grid, "dev_loss": 1.6 / grid}
+                curves.append(pd.DataFrame({**key, **curve, "dev_accuracy": level, "dev_macro_f1": level - 0.02}))
+                end = {"status": "collapsed", "reason": "predicts one class only"} if collapsed else {"status": "ok"}
+                best = {"best_step": int(grid[level.argmax()] * 50), "dev_macro_f1": float(level.max())}
+                size = {"train_rows": 640 if arm == "gold" else 600, "steps": int(grid[-1]) * 50, "seconds": 1.5}
+                trainings.append({**key, **end, **best, **size})
+                rows = {"part": "train", "row": range(len(train)), "text_id": train.to_numpy(), "target": target}
+                arms.append(pd.DataFrame({"arm": arm, "fold": 0, "seed": seed, **rows, "source": "gold"}))
     return {
         "arms": pd.concat(arms).drop_duplicates(["arm", "fold", "seed", "part", "row"]),
         "trainings": pd.DataFrame(trainings),
@@ -282,33 +266,41 @@ def _trained(
 
 
 INTERVALS = {
-    "INCONCLUSIVE": (-0.021, 0.011), "WORSE": (-0.05, 0.008), "BETTER": (0.03, 0.01), "EQUIVALENT": (-0.002, 0.007),
-    "NON-INFERIOR": (0.008, 0.01), "WORSE, but within the margin": (-0.009, 0.004),
-}  # fmt: skip
+    "INCONCLUSIVE": (-0.021, 0.011),
+    "WORSE": (-0.05, 0.008),
+    "WORSE*": (-0.009, 0.004),  # but within the margin
+    "BETTER": (0.03, 0.01),
+    "EQUIVALENT": (-0.002, 0.007),
+    "NON-INFERIOR": (0.008, 0.01),
+}
+REASON = "90 % interval −3.9 to −0.3 pp reaches beyond −2.0 pp; it needs about 14 to 30 seeds with 300 test texts"
 
 
-def _comparison(rng: np.random.Generator, students: list[str], seeds: int, n: int, verdict: str) -> pd.DataFrame:
+def comparison_of(verdict: str, students: list[str], *, seeds: int = 3, n: int = 40) -> pd.DataFrame:
+    """A comparison whose primary contrast has this verdict; a star: within the margin."""
+    rng = np.random.default_rng(3)
     rows = []
     for student in students:
         for metric in ("macro_f1", "accuracy"):
             for arm, control, effect in CONTRASTS:
-                primary = arm == "consensus"
-                d, se = INTERVALS.get(verdict, (-0.021, 0.011)) if primary else (float(rng.normal(0, 0.01)), 0.009)
-                word = verdict if primary else "INCONCLUSIVE"
-                rows.append(
-                    {"dataset": "support", "student": student, "contrast": f"{arm} − {control}", "metric": metric, "scope": "all",
-                     "attempt": "as_run", "arm": arm, "control": control, "effect": effect, "is_primary": primary,
-                     "arm_mean": 0.775 + d, "control_mean": 0.775, "difference": d, "se": se, "df": 60.0,
-                     "low": d - 2 * se, "high": d + 2 * se, "low90": d - 1.67 * se, "high90": d + 1.67 * se, "p": 0.06, "p_holm": 0.18,
-                     "margin": 0.02, "verdict": word, "reason": "about 14 to 30 seeds, or 2,400 test texts, would settle it" if primary else None,
-                     "seeds_better": 0.2, "S": seeds, "n": n, "sd_seed": 0.004, "sd_item": 0.3, "sd_error": 0.2,
-                     "sentence": f"Trained on {arm} labels the classifier scores {d * 100:+.1f} pp macro-F1 against {control} on the same "
-                                 f"texts (95 % interval {100 * (d - 2 * se):+.1f} to {100 * (d + 2 * se):+.1f} pp): {word}."}
-                )  # fmt: skip
+                primary = arm == "consensus" and control == "gold-aligned"
+                difference = {"sanity": 0.6}.get(effect, float(rng.normal(0, 0.01)))
+                d, se = INTERVALS.get(verdict, (-0.021, 0.011)) if primary else (difference, 0.009)
+                word = verdict.rstrip("*") if primary else "INCONCLUSIVE"
+                row = {"dataset": "support", "student": student, "contrast": f"{arm} − {control}", "metric": metric}
+                row |= {"scope": "all", "attempt": "as_run", "arm": arm, "control": control, "effect": effect}
+                row |= {"arm_mean": 0.775 + d, "control_mean": 0.775, "difference": d, "se": se, "df": 60.0}
+                row |= {"low": d - 2 * se, "high": d + 2 * se, "low90": d - 1.67 * se, "high90": d + 1.67 * se}
+                row |= {"p": 0.06, "p_holm": np.nan if primary else 0.18, "margin": 0.02, "verdict": word, "S": seeds}
+                row |= {"n": n, "seeds_better": 0.2, "sd_seed": 0.004, "sd_item": 0.3, "sd_error": 0.2}
+                row |= {"is_primary": primary and metric == "macro_f1", "reason": REASON if primary else None}
+                size = f"95 % interval {100 * (d - 2 * se):+.1f} to {100 * (d + 2 * se):+.1f}; margin ±2.0 pp"
+                row["sentence"] = f"{word}: trained on {arm} labels, macro-F1 changes by {100 * d:+.1f} pp ({size})."
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _guards(verdict: str) -> pd.DataFrame:
+def guards_of(verdict: str) -> pd.DataFrame:
     rows = [
         ("alignment", "passed", True, {"texts": 600}, "the two arms of the primary contrast hold the same texts"),
         ("leakage", "passed", True, {"removed": 1}, "no test text stands in train or dev after the guard removed 1"),
@@ -337,7 +329,17 @@ def _record(schema: LabelSchema, students: list[str], seeds: int) -> dict[str, A
             "finetune": {"students": students, "seeds": seeds, "recipe": {"encoder": "embedded", "epochs": 3}},
             "compare": {"metric": "macro_f1", "margin": 0.02},
         },
-        "environment": {"python": "3.12.3", "platform": "Linux-6.1", "cores": 2, "versions": {"numpy": "2.3.4", "pandas": "3.1.1"}},
-        "data": {"source": "messages.csv", "rows_read": 161, "rows_kept": 160, "sha256": "ab" * 32, "notes": ["1 exact duplicate collapsed"]},
-        "stages": {"data": {"key": "d" * 64, "seconds": 1.2}, "annotate": {"key": "a" * 64, "seconds": 8.0}, "finetune": {"key": "f" * 64, "seconds": 61.5}},
-    }  # fmt: skip
+        "environment": {
+            "python": "3.12.3",
+            "platform": "Linux-6.1",
+            "cores": 2,
+            "versions": {"numpy": "2.3.4", "pandas": "3.1.1"},
+        },
+        "data": {"source": "messages.csv", "rows_read": 161, "rows_kept": 160, "sha256": "ab" * 32},
+        "annotate_notes": ["votes.csv: 3 votes for unknown texts left out"],
+        "stages": {
+            "data": {"key": "d" * 64, "seconds": 1.2},
+            "annotate": {"key": "a" * 64, "seconds": 8.0},
+            "finetune": {"key": "f" * 64, "seconds": 61.5},
+        },
+    }

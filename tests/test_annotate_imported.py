@@ -347,14 +347,14 @@ def test_votes_that_join_no_text_say_how_the_ids_look(tmp_path, ids, message):
     ("name", "content", "message"),
     [
         ("v.csv", "", "is empty"),
-        ("v.csv", "text_id,annotator,label\n1,x,pos,more\n", "rows do not fit the header"),
+        ("v.csv", "text_id,annotator,label\n1,x,pos,more\n", "cannot be read as CSV"),
         ("v.csv", "text_id,gpt,gpt\n1,pos,neg\n", "column(s) ['gpt'] stand more than once"),
-        ("v.csv.gz", "text_id,annotator,label\n1,x,pos\n", "cannot be read as .csv"),
-        ("v.parquet", "text_id,annotator,label\n", "cannot be read as .parquet"),
-        ("v.xlsx", "text_id,annotator,label\n", "cannot be read as .xlsx"),
-        ("v.jsonl", "{]", "cannot be read as .jsonl"),
-        ("v.docx", "text", "cannot read this kind of file"),
-        ("v.csv", "text_id,annotator,label\n", "no votes"),
+        ("v.csv.gz", "text_id,annotator,label\n1,x,pos\n", "Not a gzipped file"),
+        ("v.parquet", "text_id,annotator,label\n", "cannot be read as Parquet"),
+        ("v.xlsx", "text_id,annotator,label\n", "cannot be read as xlsx"),
+        ("v.jsonl", "{]", "not JSON"),
+        ("v.docx", "text", "unknown kind of file"),
+        ("v.csv", "text_id,annotator,label\n", "has no rows"),
         ("v.csv", "text_id,annotator,label\n1,,pos\n", "1 row(s) without an annotator"),
         ("v.csv", "text_id,annotator,label\n,x,pos\n", "1 row(s) without a text id"),
         ("v.csv", "annotator,label\nx,pos\n", "no column text_id"),
@@ -382,7 +382,7 @@ def test_a_file_that_is_not_utf8_is_said(tmp_path):
 def test_a_cut_gzip_file_is_said(tmp_path):
     path = tmp_path / "v.csv.gz"
     path.write_bytes(gzip.compress(LONG.encode() * 50)[:-20])
-    with pytest.raises(DataError, match=r"cannot be read as .csv"):
+    with pytest.raises(DataError, match=r"cannot be read"):
         read_votes(path, SCHEMA)
 
 

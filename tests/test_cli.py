@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from making import write_experiment, write_texts, write_votes
 
 from consenso import cli, store
+from making import write_experiment, write_texts, write_votes
 
 
 class Said:

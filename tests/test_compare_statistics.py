@@ -122,7 +122,9 @@ def test_the_mean_of_the_linearised_difference_is_the_mean_macro_f1_difference_o
     gold = rng.choice(["a", "b", "c"], 150, p=[0.6, 0.3, 0.1])
     B = np.where(rng.random((4, 150)) < 0.7, gold, "a")
     A = np.where(rng.random((4, 150)) < 0.6, gold, "b")
-    expected = [f1_score(gold, b, average="macro") - f1_score(gold, a, average="macro") for b, a in zip(B, A, strict=True)]
+    expected = [
+        f1_score(gold, b, average="macro") - f1_score(gold, a, average="macro") for b, a in zip(B, A, strict=True)
+    ]
     D = differences(B, A, gold, "macro_f1")
     np.testing.assert_allclose(D.mean(axis=1), expected, atol=1e-12)
     assert two_way(D).difference == pytest.approx(np.mean(expected))
@@ -192,10 +194,10 @@ def test_wilson_agrees_with_statsmodels():
         np.testing.assert_allclose(wilson(count, total), proportion_confint(count, total, method="wilson"), atol=1e-12)
 
 
-def simulate(rng, replications, seeds, items, shifts, seed_sd=0.013, accuracy=0.7):
+def simulate(rng, shifts, *, replications=3000, seeds=5, items=300, seed_sd=0.013, accuracy=0.7):
     """D (R, S, n) of two arms with a shared item difficulty, and its true mean.
 
-    Correct if difficulty + arm's own item effect + noise < threshold + the seed's luck; all normal, so that the expected
+    Correct if difficulty + arm's own item effect + noise < threshold + the seed's luck; all normal, so that expected
     accuracies are known exactly. `seed_sd` is the standard deviation of an arm's accuracy over seeds.
     """
     from scipy.stats import norm
@@ -216,7 +218,7 @@ def simulate(rng, replications, seeds, items, shifts, seed_sd=0.013, accuracy=0.
 
 @pytest.mark.parametrize("shift", [0.0, 0.02])
 def test_the_interval_covers_the_truth_as_often_as_it_says(shift):
-    D, truth = simulate(np.random.default_rng([10, int(1000 * shift)]), 3000, 5, 300, (shift, 0.0))
+    D, truth = simulate(np.random.default_rng([10, int(1000 * shift)]), (shift, 0.0))
     found = two_way_stack(D)
     coverage = np.mean((found["low"] <= truth) & (truth <= found["high"]))
     assert 0.93 <= coverage <= 0.97
@@ -234,7 +236,7 @@ def rates(D, margin):
 
 
 def test_no_difference_is_rarely_called_one():
-    D, truth = simulate(np.random.default_rng(11), 3000, 5, 300, (0.0, 0.0))
+    D, truth = simulate(np.random.default_rng(11), (0.0, 0.0))
     assert truth == 0
     assert 0.03 <= rates(D, 0.02)[0] <= 0.06 + 2 * math.sqrt(0.05 * 0.95 / 3000)
 
@@ -242,7 +244,7 @@ def test_no_difference_is_rarely_called_one():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent(sign):
     # at n = 300 a margin of 2 pp is never shown; 6 pp is the margin at which the test can fail
-    D, truth = simulate(np.random.default_rng([12, sign + 1]), 3000, 5, 300, (0.06 * sign, 0.0))
+    D, truth = simulate(np.random.default_rng([12, sign + 1]), (0.06 * sign, 0.0))
     wrong = rates(D, abs(truth))[1]
     assert 0.01 <= wrong <= 0.06 + 2 * math.sqrt(0.05 * 0.95 / 3000)
     assert rates(D, 0.02)[1] == 0

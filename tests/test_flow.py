@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from making import write_experiment
 
 import consenso
 from consenso.store import RunFolder
 from consenso.tables import TABLES
+from making import write_experiment
 
 
 def run(path: Path, out: Path, **options):
@@ -25,7 +25,7 @@ def run(path: Path, out: Path, **options):
 
 
 def trained(events: list[dict]) -> int:
-    return sum(event["event"] == "advance" and not event.get("reused", False) for event in events)
+    return sum(event["event"] == "advance" and event["seed"] is not None for event in events)
 
 
 def worked(events: list[dict]) -> list[str]:

@@ -61,26 +61,36 @@ def cli(verbose: bool) -> None:
     consenso run                do what is not yet done; prints the verdict and the report's path
     """
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+        level=logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
     )
 
 
 def experiment_options(command: Command) -> Command:
     """Add the argument EXPERIMENT and the options that every stage shares."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
-    command = click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")(command)
+    command = click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")(
+        command
+    )
     command = click.option("--out", type=click.Path(path_type=Path), help="Run folder (default: runs/<name>).")(command)
     return click.argument("experiment", type=click.Path(path_type=Path), default=Path("experiment.toml"))(command)
 
 
 @cli.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--votes", type=click.Path(path_type=Path), help="Votes that exist already (long or wide table, earlier run folder).")
+@click.option(
+    "--votes",
+    type=click.Path(path_type=Path),
+    help="Votes that exist already (long or wide table, earlier run folder).",
+)
 @click.option("--text", help="Column of the texts.")
 @click.option("--gold", help="Column of the human labels.")
 @click.option("--id", "text_id", help="Column of the text ids.")
 @click.option("--split", help="Column that says train, dev, test or pool.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("experiment.toml"), show_default=True, help="File to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("experiment.toml"), show_default=True, help="File to write."
+)
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str | None) -> None:
     """Write a commented experiment.toml from a data file."""
@@ -268,11 +278,15 @@ def report(run_folder: Path) -> None:
 
 @cli.command()
 @click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
-@click.option("--to", "target", type=click.Path(path_type=Path), help="Folder to write to (default: <run folder>/export).")
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), help="Folder to write to (default: <run folder>/export)."
+)
 @click.option("--table", "tables", multiple=True, help="Only this table (repeatable).")
 @click.option("--earlier", is_flag=True, help="Write the earlier system's files instead of the tables.")
 @click.option("--spreadsheet-safe", is_flag=True, help="Keep spreadsheets from reading texts as formulas.")
-def export(run_folder: Path, target: Path | None, tables: tuple[str, ...], earlier: bool, spreadsheet_safe: bool) -> None:
+def export(
+    run_folder: Path, target: Path | None, tables: tuple[str, ...], earlier: bool, spreadsheet_safe: bool
+) -> None:
     """Write the tables as CSV, or the files of the earlier system."""
     from consenso.report import export_earlier, export_tables
 

@@ -1,6 +1,6 @@
-"""Door for notebooks written against the earlier system: the names they know, thin, on top of our own verbs.
+"""Door for notebooks written against the earlier system: the names they know, thin, over our own verbs.
 
-Labels of a dataset are the user's ids (−1 and 1, 1 … 10 are fine) or names; class positions exist inside the model only.
+A dataset's `label` holds the user's ids (−1 and 1, 1 … 10 are fine) or names; class positions exist in the model alone.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import logging
 import numbers
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
 from consenso.errors import ConfigError, DataError, JoinError, MissingExtraError, nearest
@@ -32,15 +31,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "ConsensoWarning", "DatasetAligner", "DatasetConfig", "HFTokenizer", "LabelSchema", "MetricsComputer", "ModelFactory",
-    "SupervisedFineTuner", "TrainerBuilder", "TrainingArguments", "add_label_description", "load_hf_dataset_as_dataframe",
+    "ConsensoWarning", "DatasetAligner", "DatasetConfig", "HFTokenizer", "LabelSchema", "MetricsComputer",
+    "ModelFactory", "SupervisedFineTuner", "TrainerBuilder", "TrainingArguments", "add_label_description",
+    "load_hf_dataset_as_dataframe",
 ]  # fmt: skip
-
-logger = logging.getLogger(__name__)
 
 
 class ConsensoWarning(UserWarning):
-    """Something in a notebook a person should act on: shown below the cell."""
+    """Something in a notebook that a person should act on: shown below the cell."""
 
 
 def _warn(message: str) -> None:
@@ -48,7 +46,7 @@ def _warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConsensoWarning, stacklevel=level - 1)
+    warnings.warn(message, ConsensoWarning, stacklevel=level)
 
 
 # data
@@ -65,11 +63,11 @@ class DatasetConfig:
     sample_size: int | None = None
     """At most so many texts, drawn at random."""
     random_state: int | None = 42
-    """Seed of the draw and of the order; 0 or None keeps the source's order."""
+    """Seed of the draw and of the order of the rows; 0 or None keeps the source's order."""
     hf_file: str | None = None
     """One file of the repository; goes before the splits."""
     remove_texts: bool = False
-    """Has no effect any more: consenso resumes by itself."""
+    """Has no effect any more: a run of consenso resumes by itself."""
 
 
 def load_hf_dataset_as_dataframe(
@@ -80,53 +78,43 @@ def load_hf_dataset_as_dataframe(
 ) -> tuple[pd.DataFrame, list[int]]:
     """Return a frame (text, label: id, label_description: name) in random order, and all label ids.
 
-    `dataset_name`: a name of the catalog, a Hub id, a file or a folder; `cache_dir` is where Hub files are kept. What the
-    specific configuration sets wins over the global one. Exact copies of a text become one row; a warning counts them.
+    `dataset_name`: a name of the catalog, a Hub id, a file or a folder; `cache_dir`: where Hub files are kept. What the
+    specific configuration sets wins over the global one. Copies of a text become one row; a warning counts them.
     """
     import pandas as pd
 
-    from consenso.data import load_dataset, schema_of
+    from consenso.data import load_dataset
 
     config = _merged(dataset_global_config, dataset_specific_config)
     if config.remove_texts:
-        _warn(
-            "remove_texts has no effect: a run of consenso resumes by itself; drop texts from the frame if you want to"
-        )
-    several = [] if config.hf_file else list(config.combine_splits or ())
+        _warn("remove_texts has no effect: a run of consenso resumes by itself; drop texts from the frame if you like")
     with _hub_cache(cache_dir):
         texts = load_dataset(
             dataset_name,
-            split=None if several or config.hf_file else config.split,
-            combine_splits=several,
+            split=None if config.hf_file or config.combine_splits else config.split,
+            combine_splits=[] if config.hf_file else list(config.combine_splits or ()),
             hf_file=config.hf_file,
             sample_size=config.sample_size,
             sampling="simple",
             seed=config.random_state or 0,
             empty_texts="drop",
         )
-    record = texts.attrs["record"]
-    if dropped := {why: n for why, n in record["dropped"].items() if why != "not sampled"}:
-        reasons = ", ".join(f"{n} {why}" for why, n in dropped.items())
-        _warn(f"{dataset_name}: {record['rows_kept']} of {record['rows_read']} rows kept; left out: {reasons}")
-    schema = schema_of(texts)
-    label = texts["gold"].map(schema.label2id).astype("Int64")
-    frame = pd.DataFrame(
-        {
-            "text": texts["text"],
-            "label": label if label.isna().any() else label.astype("int64"),
-            "label_description": texts["gold"],
-        }
-    )
+    record, ids = texts.attrs["record"], {label["name"]: label["id"] for label in texts.attrs["labels"] or []}
+    if dropped := [f"{n} {why}" for why, n in record["dropped"].items() if why not in {"not sampled", "other split"}]:
+        _warn(f"{dataset_name}: of {record['rows_read']} rows were left out: {', '.join(dropped)}")
+    label = texts["gold"].map(ids).astype("Int64")
+    label = label if label.isna().any() else label.astype("int64")
+    frame = pd.DataFrame({"text": texts["text"], "label": label, "label_description": texts["gold"]})
     if config.random_state:
         frame = frame.sample(frac=1, random_state=config.random_state)
-    return frame.reset_index(drop=True), list(schema.id2label)
+    return frame.reset_index(drop=True), list(ids.values())
 
 
 def _merged(general: DatasetConfig, specific: DatasetConfig | Mapping[str, Any] | None) -> DatasetConfig:
-    """The general configuration with what the specific one sets (a mapping's other keys describe the dataset itself)."""
+    """The general configuration with what the specific one sets; a mapping may say more about the dataset."""
     if isinstance(specific, DatasetConfig):
-        plain = DatasetConfig()
-        specific = {name: value for name, value in vars(specific).items() if value != getattr(plain, name)}
+        plain = vars(DatasetConfig())
+        specific = {name: value for name, value in vars(specific).items() if value != plain[name]}
     known = {each.name for each in dataclasses.fields(DatasetConfig)}
     given = {name: value for name, value in (specific or {}).items() if name in known and value is not None}
     return dataclasses.replace(general, **given)
@@ -138,15 +126,14 @@ def _hub_cache(folder: str | Path | None) -> Iterator[None]:
     try:
         import datasets
         import huggingface_hub
-    except ImportError:  # a local file needs neither; a Hub id then says which extra is missing
+    except ImportError:  # a local file needs neither; for a Hub id, load_dataset says which extra is missing
         yield
         return
     places = [(datasets.config, "HF_DATASETS_CACHE"), (huggingface_hub.constants, "HF_HUB_CACHE")]
     before = [getattr(module, name) for module, name in places]
     try:
-        if folder is not None:
-            for module, name in places:
-                setattr(module, name, str(folder))
+        for module, name in places if folder is not None else []:
+            setattr(module, name, str(folder))
         yield
     finally:
         for (module, name), value in zip(places, before):
@@ -156,30 +143,45 @@ def _hub_cache(folder: str | Path | None) -> Iterator[None]:
 def add_label_description(df: pd.DataFrame, dataset_name: str, label_column: str = "label") -> pd.DataFrame:
     """Return a copy with the column label_description: the name of each label id in that dataset of the catalog.
 
-    Values that are no label of the dataset (−1, "ERROR", blanks) get a null and a warning that counts them. An unknown
+    Values that are no label of the dataset (−1, "ERROR", blanks) get a null, and a warning counts them. An unknown
     dataset raises `ConfigError`, a missing label column `DataError`.
     """
     from consenso.data import catalog_entry
 
     schema = catalog_entry(dataset_name).schema()
     if label_column not in df.columns:
-        raise DataError(
-            f"missing column {label_column!r}; found {list(df.columns)}; rename your label column, or name it in label_column"
-        )
+        found = f"missing column {label_column!r}; found {list(df.columns)}"
+        raise DataError(f"{found}; rename your label column, or say label_column=…")
     names = [_label_name(value, schema) for value in df[label_column]]
-    if strange := sorted({str(value) for value, name in zip(df[label_column], names) if name is None}):
-        count = sum(name is None for name in names)
-        _warn(
-            f"{count} of {len(df)} labels are none of {dataset_name}'s ({', '.join(strange[:5])}); their description is empty"
-        )
+    if unknown := _unknown(df[label_column], names):
+        _warn(f"{unknown} are none of {dataset_name}'s; their label_description is empty")
     return df.assign(label_description=names)
 
 
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _whole(value: Any) -> int | None:
+    """A number without a fraction, of whatever type, as int; None for anything else."""
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return int(float(value)) if isinstance(value, numbers.Real) and float(value).is_integer() else None
+
+
 def _label_name(value: Any, schema: LabelSchema) -> str | None:
-    """The label a value means: a number is an id, never a name that happens to be a number."""
+    """The label a value means; a number is an id, never a name that happens to look like one."""
     if isinstance(value, numbers.Real):
-        return schema.id2label.get(int(value)) if value == value and value == int(value) else None
-    return schema.read(None if value is None or value != value else value)
+        whole = _whole(value)
+        return None if whole is None else schema.id2label.get(whole)
+    return None if _is_missing(value) else schema.read(value)
+
+
+def _unknown(values: Any, names: Sequence[str | None]) -> str:
+    strange = [str(value) for value, name in zip(values, names) if name is None]
+    return f"{len(strange)} of {len(names)} labels ({', '.join(sorted(set(strange))[:5])})" if strange else ""
 
 
 class DatasetAligner:
@@ -191,22 +193,21 @@ class DatasetAligner:
     def align(self, df_gt: pd.DataFrame, df_ann: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return both frames with the texts that have a label in both: same ids, same order (that of `df_gt`).
 
-        Each gets the column `label` (from `gt_label` and `ann_label`); its other columns stay. Ids are compared as text, so
-        7, 7.0 and "7" are one id, and white space around an id (or a text used as one) does not count. Left out, with a
-        warning that counts them: ids whose rows contradict each other, annotations that are no label ("ERROR", or −1
-        where the gold has no −1), and ids that name different texts in the two frames. Raises `JoinError` if no text is
-        left or most shared ids name different texts, `DataError` for a missing column or id.
+        Each gets the column `label` (from `gt_label` and `ann_label`); other columns stay. Ids are compared as text: 7,
+        7.0, "7" and "7\\n" are one id. Left out, and counted by a warning: ids with contradicting labels, annotations
+        that are no label (null, "ERROR", −1 unless the gold has it), ids that name different texts in the two frames.
+        Raises `DataError` for a missing column or id, `JoinError` if no text is left or most ids name different texts.
         """
         notes: list[str] = []
         gt = self._labelled(df_gt, self.gt_label, "df_gt", notes)
-        valid = set(gt["label"])
-        ann = self._labelled(df_ann, self.ann_label, "df_ann", notes, reserved=() if -1 in valid else (-1,))
+        reserved = () if -1 in set(gt["label"]) else (-1,)
+        ann = self._labelled(df_ann, self.ann_label, "df_ann", notes, reserved)
         common = gt.index[gt.index.isin(ann.index)]
         if not len(common):
-            found = [str(df[self.id_column].iloc[0]) if len(df) else "nothing" for df in (df_gt, df_ann)]
+            found = [str(df[self.id_column].iloc[0]) if len(df) else "no rows" for df in (df_gt, df_ann)]
             raise JoinError(
-                f"df_gt and df_ann share no labelled text by {self.id_column!r}; found for example {found[0]!r} and {found[1]!r}; "
-                "check that both ids were made in the same way"
+                f"df_gt and df_ann share no labelled text by {self.id_column!r}; found for example {found[0]!r} and "
+                f"{found[1]!r}; make both ids in the same way"
             )
         gt, ann = gt.loc[common], ann.loc[common]
         same = self._same_texts(gt, ann, notes)
@@ -218,54 +219,49 @@ class DatasetAligner:
     def _labelled(
         self, df: pd.DataFrame, column: str, where: str, notes: list[str], reserved: tuple[int, ...] = ()
     ) -> pd.DataFrame:
-        """One row per id that has one label, indexed by the id as text."""
+        """One row for each id that has one label, indexed by the id as text."""
         import pandas as pd
 
         if missing := [name for name in (self.id_column, column) if name not in df.columns]:
             raise DataError(f"{where}: missing column(s) {missing}; found {list(df.columns)}")
-        if df[self.id_column].isna().any():
-            raise DataError(
-                f"{where}: {int(df[self.id_column].isna().sum())} row(s) without {self.id_column!r}; fill or drop them"
-            )
-        labels = [None if (label := _plain(value)) in reserved else label for value in df[column]]
-        ids = [str(_plain(value)) for value in df[self.id_column]]
-        whole = all(isinstance(label, int) for label in labels if label is not None)
-        frame = df.assign(label=pd.Series(labels, index=df.index, dtype=object)).set_axis(pd.Index(ids, dtype=object))
-        unusable = frame["label"].isna()
-        if unusable.any():
-            notes.append(f"{int(unusable.sum())} row(s) of {where} without a usable label")
-        frame = frame[~unusable]
-        contradicted = frame["label"].groupby(level=0).nunique() > 1
-        if contradicted.any():
-            notes.append(f"{int(contradicted.sum())} id(s) of {where} with contradicting labels")
-            frame = frame[~frame.index.isin(contradicted[contradicted].index)]
-        frame = frame[~frame.index.duplicated()]
-        return frame.astype({"label": "int64"}) if whole and len(frame) else frame
+        ids = [_plain(value) for value in df[self.id_column]]
+        if empty := sum(value is None for value in ids):
+            raise DataError(f"{where}: {empty} row(s) without {self.id_column!r}; fill or drop them")
+        labels = pd.Series([_plain(value) for value in df[column]], index=df.index, dtype=object)
+        usable = labels.notna() & ~labels.isin([*reserved, "ERROR"])
+        frame = df.assign(label=labels).set_axis(pd.Index(map(str, ids), dtype=object))[usable.to_numpy()]
+        contradicted = frame["label"].groupby(level=0).transform("nunique") > 1
+        for count, what in (
+            ((~usable).sum(), "without a usable label"),
+            (contradicted.sum(), "with contradicting labels"),
+        ):
+            if count:
+                notes.append(f"{count} row(s) of {where} {what}")
+        frame = frame[~contradicted & ~frame.index.duplicated()]
+        whole = len(frame) and all(isinstance(label, int) for label in frame["label"])
+        return frame.astype({"label": "int64"}) if whole else frame
 
     @staticmethod
-    def _same_texts(gt: pd.DataFrame, ann: pd.DataFrame, notes: list[str]) -> np.ndarray:
-        import numpy as np
-
-        same = np.ones(len(gt), dtype=bool)
-        if "text" in gt.columns and "text" in ann.columns:
-            same = np.array([normalise(str(a)) == normalise(str(b)) for a, b in zip(gt["text"], ann["text"])])
-        if (different := int((~same).sum())) > len(gt) / 2:
-            raise JoinError(
-                f"{different} of {len(gt)} shared ids name different texts in df_gt and df_ann; join by the text, or mend the ids"
-            )
+    def _same_texts(gt: pd.DataFrame, ann: pd.DataFrame, notes: list[str]) -> list[bool]:
+        if "text" not in gt.columns or "text" not in ann.columns:
+            return [True] * len(gt)
+        same = [normalise(str(a)) == normalise(str(b)) for a, b in zip(gt["text"], ann["text"])]
+        if (different := same.count(False)) > len(same) / 2:
+            found = f"{different} of {len(same)} shared ids name different texts in df_gt and df_ann"
+            raise JoinError(f"{found}; join by the text (id_column='text'), or mend the ids")
         if different:
             notes.append(f"{different} id(s) that name different texts")
         return same
 
 
 def _plain(value: Any) -> Any:
-    """A cell as a whole number or as cleaned text; None for null, blank and the earlier system's ERROR."""
-    if isinstance(value, numbers.Real):
-        return None if value != value else int(value) if value == int(value) else value
-    word = "" if value is None or value != value else clean(str(value))
-    if word.removeprefix("-").isdecimal() and str(int(word)) == word:
-        return int(word)
-    return None if word in {"", "ERROR"} else word
+    """A cell as a whole number or as cleaned text; None for nulls and blanks."""
+    if _is_missing(value):
+        return None
+    if (whole := _whole(value)) is not None:
+        return whole
+    word = clean(str(value))
+    return int(word) if word.removeprefix("-").isdecimal() and str(int(word)) == word else word or None
 
 
 # training arguments
@@ -273,34 +269,32 @@ def _plain(value: Any) -> Any:
 _RENAMED = {
     "evaluation_strategy": "eval_strategy", "no_cuda": "use_cpu", "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs", "torchdynamo": "torch_compile_backend",
-    "per_gpu_train_batch_size": "per_device_train_batch_size", "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-    "push_to_hub_token": "hub_token", "push_to_hub_model_id": "hub_model_id", "xpu_backend": "ddp_backend",
+    "per_gpu_train_batch_size": "per_device_train_batch_size", "push_to_hub_token": "hub_token",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size", "push_to_hub_model_id": "hub_model_id",
 }  # fmt: skip
 _REPLACED: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "warmup_ratio": lambda value: {"warmup_steps": float(value)} if value else {},  # below 1 it is a share of the steps
+    "warmup_ratio": lambda value: {"warmup_steps": float(value)} if value else {},  # below 1: a share of the steps
     "group_by_length": lambda value: {"train_sampling_strategy": "group_by_length"} if value else {},
     "adafactor": lambda value: {"optim": "adafactor"} if value else {},
     "include_inputs_for_metrics": lambda value: {"include_for_metrics": ["inputs"]} if value else {},
-    "evaluate_during_training": lambda value: {"eval_strategy": "steps"} if value else {},
 }
 _GONE = {
     "overwrite_output_dir": "an existing folder is always written into",
     "logging_dir": "set the environment variable TENSORBOARD_LOGGING_DIR",
     "save_safetensors": "weights are always saved as safetensors",
-    **dict.fromkeys(
-        ("bf16_backend dispatch_batches fp16_backend fp16_opt_level fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap "
-         "half_precision_backend include_tokens_per_second jit_mode_eval mp_parameters past_index push_to_hub_organization "
-         "ray_scope sharded_ddp split_batches tpu_metrics_debug tpu_num_cores use_ipex use_legacy_prediction_loop "
-         "use_mps_device").split(),
-        "transformers no longer has it",
-    ),
-}  # fmt: skip
+    "use_mps_device": "a device is used where there is one",
+}
+_NO_LONGER = (
+    "dispatch_batches", "fp16_backend", "fp16_opt_level", "half_precision_backend", "include_tokens_per_second",
+    "jit_mode_eval", "mp_parameters", "past_index", "push_to_hub_organization", "ray_scope", "sharded_ddp",
+    "split_batches", "tpu_metrics_debug", "tpu_num_cores", "use_ipex", "use_legacy_prediction_loop",
+)  # fmt: skip
 
 
-def TrainingArguments(output_dir: str | Path | None = None, **arguments: Any) -> Any:  # noqa: N802 - the name notebooks know
-    """Return transformers' TrainingArguments; names that this transformers renamed or removed are translated, with one note.
+def TrainingArguments(output_dir: str | Path | None = None, **arguments: Any) -> Any:  # noqa: N802 - a familiar name
+    """Return transformers' TrainingArguments; names it has renamed or removed are translated, with one note.
 
-    A new name beats the old one for the same thing. An unknown name raises `ConfigError`.
+    Where both names of one thing are given, the new one counts. An unknown name raises `ConfigError`.
     """
     transformers = _transformers()
     fields = {each.name for each in dataclasses.fields(transformers.TrainingArguments) if each.init}
@@ -311,20 +305,17 @@ def TrainingArguments(output_dir: str | Path | None = None, **arguments: Any) ->
         if replaced is None:
             found[name] = value
             continue
-        taken = [new for new in replaced if arguments.get(new)]
+        taken = {new for new in replaced if new != name and arguments.get(new)}
         found |= {new: to for new, to in replaced.items() if new not in taken}
-        if name in _GONE:
-            notes.append(f"{name} dropped ({_GONE[name]})")
-        else:
-            told = ", ".join(f"{new}={to!r}" for new, to in replaced.items()) or "nothing (the default)"
-            notes.append(f"{name} → {told}{' (not used: given as well)' if taken else ''}")
+        told = [f"{new}={to!r}{' (given as well: that counts)' * (new in taken)}" for new, to in replaced.items()]
+        notes.append(f"{name} → {', '.join(told) or _GONE.get(name, 'nothing')}")
     if notes:
         _warn(f"TrainingArguments of transformers {transformers.__version__}: {'; '.join(notes)}")
     return transformers.TrainingArguments(**found)
 
 
 def _translated(name: str, value: Any, fields: set[str]) -> dict[str, Any] | None:
-    """What an old argument is called now; None for one that transformers still knows."""
+    """What an old argument is called now; None for one that this transformers knows."""
     if _RENAMED.get(name) in fields:
         return {_RENAMED[name]: value}
     if name == "optim" and value == "adamw_hf":
@@ -333,12 +324,10 @@ def _translated(name: str, value: Any, fields: set[str]) -> dict[str, Any] | Non
         return None
     if name in _REPLACED:
         return _REPLACED[name](value)
-    if name in _GONE:
+    if name in _GONE or name in _NO_LONGER:
         return {}
-    known = sorted(fields | set(_RENAMED) | set(_REPLACED))
-    raise ConfigError(
-        f"TrainingArguments has no argument {name!r}.{nearest(name, known) or ' See the transformers documentation.'}"
-    )
+    hint = nearest(name, sorted(fields | set(_RENAMED) | set(_REPLACED))) or " See the documentation of transformers."
+    raise ConfigError(f"TrainingArguments has no argument {name!r}.{hint}")
 
 
 def _transformers() -> Any:
@@ -349,7 +338,7 @@ def _transformers() -> Any:
     return transformers
 
 
-# tokens
+# texts → tokens, labels → class positions
 
 
 class HFTokenizer:
@@ -364,33 +353,27 @@ class HFTokenizer:
 
         Texts are cut at `max_length` and never padded: a batch is padded to its own longest text.
         """
-        texts = _column(dataset, "text", "the dataset")
-        if empty := sum(text is None or text != text for text in texts):
-            raise DataError(f"{empty} of {len(texts)} texts are empty; drop these rows, or fill them")
-        ids = encoders.tokenize(self.tokenizer, [str(text) for text in texts], self.max_length)
-        masks = [[1] * len(found) for found in ids]
+        texts = _column(dataset, "text", "dataset")
+        if empty := sum(map(_is_missing, texts)):
+            raise DataError(f"dataset: {empty} of {len(texts)} texts are empty; drop these rows, or fill them")
+        ids = encoders.tokenize(self.tokenizer, list(map(str, texts)), self.max_length)
+        columns = {"input_ids": ids, "attention_mask": [[1] * len(found) for found in ids]}
         if hasattr(dataset, "iloc"):
             import pandas as pd
 
-            return dataset.assign(
-                **{
-                    name: pd.Series(values, index=dataset.index, dtype=object)
-                    for name, values in (("input_ids", ids), ("attention_mask", masks))
-                }
-            )
-        kept = dataset.remove_columns(
-            [name for name in ("input_ids", "attention_mask") if name in dataset.column_names]
-        )
-        return kept.add_column("input_ids", ids).add_column("attention_mask", masks)
+            return dataset.assign(**{name: pd.Series(c, dataset.index, dtype=object) for name, c in columns.items()})
+        dataset = dataset.remove_columns([name for name in columns if name in dataset.column_names])
+        for name, values in columns.items():
+            dataset = dataset.add_column(name, values)
+        return dataset
 
 
 def _names(dataset: Any) -> list[str]:
     if hasattr(dataset, "iloc"):
         return [str(name) for name in dataset.columns]
-    if hasattr(dataset, "column_names") and not isinstance(dataset, dict):
+    if hasattr(dataset, "with_format") and not isinstance(dataset, dict):
         return list(dataset.column_names)
-    kind = type(dataset).__name__
-    raise DataError(f"found a {kind}; give a datasets.Dataset (of a DatasetDict, one split) or a pandas frame")
+    raise DataError(f"dataset: found a {type(dataset).__name__}; give a datasets.Dataset (one split) or a pandas frame")
 
 
 def _column(dataset: Any, name: str, where: str) -> list[Any]:
@@ -400,31 +383,25 @@ def _column(dataset: Any, name: str, where: str) -> list[Any]:
 
 
 def _codes(dataset: Any, schema: LabelSchema, where: str) -> list[int]:
-    """Class positions: `labels` holds them already (as in transformers), `label` holds the user's ids or names."""
-    if "labels" in _names(dataset):
-        codes = [int(value) for value in _column(dataset, "labels", where)]
-        if strange := sorted({code for code in codes if not 0 <= code < len(schema)}):
-            raise DataError(
-                f"{where}: 'labels' must hold positions 0 … {len(schema) - 1}; found {strange[:5]}; put ids into 'label'"
-            )
-        return codes
-    return _positions(_column(dataset, "label", where), schema, where)
+    """Class positions: `labels` holds them already (as in transformers), `label` the user's ids or names."""
+    if "labels" not in _names(dataset):
+        return _positions(_column(dataset, "label", where), schema, where)
+    codes = [int(value) for value in _column(dataset, "labels", where)]
+    if strange := sorted({code for code in codes if not 0 <= code < len(schema)}):
+        found = f"'labels' holds {strange[:5]}, positions are 0 … {len(schema) - 1}"
+        raise DataError(f"{where}: {found}; put your own ids into the column 'label'")
+    return codes
 
 
 def _positions(values: Sequence[Any], schema: LabelSchema, where: str) -> list[int]:
-    position = {name: i for i, name in enumerate(schema.names)}
     names = [_label_name(value, schema) for value in values]
-    if strange := sorted({str(value) for value, name in zip(values, names) if name is None}):
-        count = sum(name is None for name in names)
-        raise DataError(
-            f"{where}: {count} of {len(names)} labels are not in the schema ({', '.join(strange[:5])}); "
-            f"the labels are {schema.id2label}; drop these rows"
-        )
-    return [position[name] for name in names if name is not None]
+    if unknown := _unknown(values, names):
+        raise DataError(f"{where}: {unknown} are not in the schema {schema.id2label}; drop these rows")
+    return [schema.index(name) for name in names if name is not None]
 
 
 def _features(dataset: Any, schema: LabelSchema, where: str) -> list[dict[str, Any]]:
-    """One {input_ids, labels} per row; padding that the caller's own tokeniser added is taken off."""
+    """One {input_ids, labels} per row; padding that another tokeniser added is taken off."""
     import numpy as np
 
     rows = [np.asarray(ids, dtype="int32") for ids in _column(dataset, "input_ids", where)]
@@ -434,7 +411,11 @@ def _features(dataset: Any, schema: LabelSchema, where: str) -> list[dict[str, A
     return [{"input_ids": ids, "labels": code} for ids, code in zip(rows, _codes(dataset, schema, where))]
 
 
-# model, trainer, metrics
+def _length(row: Mapping[str, Any]) -> int:
+    return len(row["input_ids"])
+
+
+# model, metrics, trainer
 
 
 class ModelFactory:
@@ -456,7 +437,7 @@ class MetricsComputer:
     """Accuracy and macro-F1, as the student `encoder` computes them."""
 
     def __call__(self, eval_pred: Any) -> dict[str, float]:
-        """Return {"accuracy", "f1_macro"} of transformers' EvalPrediction, or of a pair (logits, class positions)."""
+        """Return {"accuracy", "f1_macro"} of an EvalPrediction, or of a pair (logits, class positions)."""
         logits, codes = _logits(eval_pred)
         predicted = logits.argmax(axis=-1)
         return {"accuracy": float((predicted == codes).mean()), "f1_macro": macro_f1(codes, predicted)}
@@ -465,7 +446,7 @@ class MetricsComputer:
 def _logits(eval_pred: Any) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
-    logits, codes = (eval_pred.predictions, eval_pred.label_ids) if hasattr(eval_pred, "predictions") else eval_pred[:2]
+    logits, codes = tuple(eval_pred)[:2]
     return np.asarray(logits[0] if isinstance(logits, tuple) else logits), np.asarray(codes)
 
 
@@ -476,22 +457,22 @@ class TrainerBuilder:
         self.training_args, self.metrics_computer = training_args, _made(metrics_computer)
 
     def build(self, model: Any, train_ds: Any, eval_ds: Any = None) -> Any:
-        """Return a `transformers.Trainer` for encoded datasets (input_ids and label, as `HFTokenizer.encode` leaves them).
+        """Return a `transformers.Trainer` for encoded datasets (input_ids and label: what `HFTokenizer` leaves).
 
-        Training batches are those of the student `encoder`, padded to their own longest text; rows of `eval_ds` are sorted
-        by length. train_sampling_strategy "sequential" or "batch_rebalance", and several processes, keep the Trainer's batches.
+        Training batches are those of the student `encoder`, each padded to its longest text; `eval_ds` is sorted by
+        length. With train_sampling_strategy "sequential" or "batch_rebalance", and with several processes, the
+        Trainer's own batches are kept.
         """
         args, schema = self.training_args, getattr(model, "label_schema", None) or LabelSchema(model.config.id2label)
-        if args.dataloader_pin_memory and args.device.type != "cuda":  # torch warns at every loader where it cannot pin
+        if args.dataloader_pin_memory and args.device.type != "cuda":  # where it cannot pin, torch warns in every epoch
             args = copy.copy(args)
             args.dataloader_pin_memory = False
-        evaluated = None if eval_ds is None else sorted(_features(eval_ds, schema, "evaluation set"), key=_length)
         return _trainer_class()(
             model=model,
             args=args,
             data_collator=_Collator(getattr(model.config, "pad_token_id", None) or 0, schema),
             train_dataset=_features(train_ds, schema, "training set"),
-            eval_dataset=evaluated,
+            eval_dataset=None if eval_ds is None else sorted(_features(eval_ds, schema, "evaluation set"), key=_length),
             compute_metrics=self.metrics_computer,
         )
 
@@ -499,10 +480,6 @@ class TrainerBuilder:
 def _made(thing: Any, *arguments: Any) -> Any:
     """An instance: callers pass classes or instances."""
     return thing(*arguments) if isinstance(thing, type) else thing
-
-
-def _length(row: Mapping[str, Any]) -> int:
-    return len(row["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -557,41 +534,32 @@ def _trainer_class() -> Any:
             args = self.args
             if args.world_size > 1 or args.train_sampling_strategy in {"sequential", "batch_rebalance"}:
                 return super().get_train_dataloader()
-            lengths = np.array([_length(row) for row in self.train_dataset])
-            seed = args.seed if args.data_seed is None else args.data_seed
-            return self.accelerator.prepare(
-                DataLoader(
-                    self.train_dataset,
-                    batch_sampler=_LengthBatches(lengths, self._train_batch_size, args.dataloader_drop_last, seed),
-                    collate_fn=self.data_collator,
-                    num_workers=args.dataloader_num_workers,
-                    pin_memory=args.dataloader_pin_memory,
-                    persistent_workers=args.dataloader_persistent_workers,
-                )
+            lengths, seed = np.array([*map(_length, self.train_dataset)]), args.data_seed
+            batches = _LengthBatches(
+                lengths, self._train_batch_size, args.dataloader_drop_last, args.seed if seed is None else seed
             )
+            loader = DataLoader(
+                self.train_dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+                persistent_workers=args.dataloader_persistent_workers,
+            )
+            return self.accelerator.prepare(loader)
 
         def _get_eval_sampler(self, eval_dataset: Any) -> Any:
-            # group_by_length would answer `predict` in another order than that of the rows.
-            return (
-                SequentialSampler(eval_dataset)
-                if self.args.world_size <= 1
-                else super()._get_eval_sampler(eval_dataset)
-            )
+            # transformers' group_by_length would let `predict` answer in another order than that of the rows.
+            alone = self.args.world_size <= 1
+            return SequentialSampler(eval_dataset) if alone else super()._get_eval_sampler(eval_dataset)
 
     return LengthAwareTrainer
 
 
 # fine-tuning
 
-
-class _TrainingSet(NamedTuple):
-    """What is remembered of the training sets fitted in this session."""
-
-    rows: int
-    texts: frozenset[str]
-
-
-_FITTED: list[_TrainingSet] = []
+_FITTED: list[tuple[int, frozenset[str]]] = []
+"""The training sets of this session: number of rows, hashes of the texts; the latest last."""
 
 
 @dataclass
@@ -609,7 +577,7 @@ class _Recorder:
 class SupervisedFineTuner:
     """Fine-tunes one encoder on one training set."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the order notebooks know
         self,
         model_name: str,
         training_args: Any,
@@ -628,42 +596,36 @@ class SupervisedFineTuner:
         """The transformers Trainer of the last `fit`; `trainer.model` is the trained model."""
 
     def fit(self, train_ds: Any, eval_ds: Any = None) -> None:
-        """Train a fresh model on the columns text and label (ids or names); `eval_ds` is what checkpoints are chosen on.
+        """Train a fresh model on the columns text and label (ids or names); `eval_ds` chooses the best state.
 
-        The head is drawn after seeding with `training_args.seed`: equal settings and data give equal models. Warns if
-        evaluation texts stand among the training texts, if the training texts differ from those fitted before in this
+        The head is drawn after seeding with `training_args.seed`: equal data and settings give equal models. Warns if
+        evaluation texts stand among the training texts, if the training texts are not those fitted before in this
         session, and if the run collapsed.
         """
-        if eval_ds is None and str(self.training_args.eval_strategy.value) != "no":
-            raise ConfigError(
-                'eval_strategy asks for evaluations, but fit got no eval_ds; give one, or set eval_strategy="no"'
-            )
+        args = self.training_args
+        if eval_ds is None and args.eval_strategy != "no":
+            raise ConfigError('fit got no eval_ds, but eval_strategy wants one; give it, or set eval_strategy="no"')
         train, dev = self._encoded(train_ds), None if eval_ds is None else self._encoded(eval_ds)
-        self._codes = _codes(train, self.label_schema, "training set")
-        self._texts = _texts(train)
+        self._texts, self._codes = _texts(train), _codes(train, self.label_schema, "training set")
         if dev is not None:
             _warn_of_leaks(self._texts, _texts(dev), "evaluation")
         _warn_of_other_texts(self._texts)
-        self.trainer = self.trainer_builder.build(self._fresh_model(), train, dev)
-        self.trainer.compute_metrics = self._recorder = _Recorder(self.trainer.compute_metrics or self.metrics_computer)
-        if self.trainer.processing_class is None:
-            self.trainer.processing_class = getattr(
-                self.tokenizer, "tokenizer", None
-            )  # a checkpoint is then a whole model folder
-        self._judged = False
-        self.trainer.train()
-        self._log = [entry for entry in self.trainer.state.log_history if "eval_loss" in entry]
-        if self._log and len(self._log) == len(self._recorder.seen):
-            self._judge(self._best() if self.training_args.load_best_model_at_end else -1)
+        trainer = self.trainer = self.trainer_builder.build(self._fresh_model(), train, dev)
+        self._recorder = _Recorder(trainer.compute_metrics or self.metrics_computer)
+        trainer.compute_metrics, self._judged = self._recorder, False
+        if trainer.processing_class is None:  # so that a checkpoint is a whole model folder
+            trainer.processing_class = getattr(self.tokenizer, "tokenizer", None)
+        trainer.train()
+        self._log = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+        if self._log:
+            self._judge(self._best() if args.load_best_model_at_end else -1)
         self._recorder.seen.clear()
 
     def evaluate(self, test_ds: Any) -> dict[str, float]:
-        """Return eval_loss, eval_accuracy, eval_f1_macro, eval_runtime (s), eval_*_per_second and epoch on `test_ds`."""
-        trainer = self._fitted()
-        test = self._encoded(test_ds)
+        """Return eval_loss, eval_accuracy, eval_f1_macro, eval_runtime (s), eval_…_per_second and epoch."""
+        trainer, test = self._fitted(), self._encoded(test_ds)
         _warn_of_leaks(self._texts, _texts(test), "test")
-        rows = sorted(_features(test, self.label_schema, "test set"), key=_length)
-        found: dict[str, float] = trainer.evaluate(rows)
+        found = trainer.evaluate(sorted(_features(test, self.label_schema, "test set"), key=_length))
         if not self._judged:
             self._judge(-1)
         self._recorder.seen.clear()
@@ -673,23 +635,24 @@ class SupervisedFineTuner:
         """Return the log entry of the best evaluation during `fit` (by metric_for_best_model, else macro-F1)."""
         self._fitted()
         if not self._log:
-            raise ConfigError('there was no evaluation during fit; give fit an eval_ds and set eval_strategy="epoch"')
+            raise ConfigError('fit made no evaluation; give it an eval_ds, and set eval_strategy="epoch"')
         return dict(self._log[self._best()])
 
     def predict(self, dataset: Any) -> pd.DataFrame:
-        """Return one row per row of `dataset`: text_id (if given), label (your id), label_description, prob_0 … prob_{K−1}."""
+        """Return text_id (if given), label (your id), label_description, prob_0 … prob_{K−1}; rows as in `dataset`."""
         import numpy as np
         import pandas as pd
 
-        trainer, encoded = self._fitted(), self._encoded(dataset)
-        rows = [{"input_ids": np.asarray(ids)} for ids in _column(encoded, "input_ids", "dataset")]
+        trainer, schema, names = self._fitted(), self.label_schema, _names(dataset)
+        rows = [{"input_ids": ids} for ids in _column(self._encoded(dataset), "input_ids", "dataset")]
         order = sorted(range(len(rows)), key=lambda row: _length(rows[row]))
-        shares = np.zeros((len(rows), len(self.label_schema)))
-        shares[order] = softmax(_logits((trainer.predict([rows[row] for row in order]).predictions, ()))[0])
-        names = [self.label_schema.names[code] for code in shares.argmax(axis=1)]
-        ids = {"text_id": _column(dataset, "text_id", "dataset")} if "text_id" in _names(dataset) else {}
-        told = {"label": [self.label_schema.label2id[name] for name in names], "label_description": names}
-        return pd.DataFrame({**ids, **told, **{f"prob_{k}": shares[:, k] for k in range(len(self.label_schema))}})
+        shares = np.zeros((len(rows), len(schema)))
+        shares[order] = softmax(_logits(trainer.predict([rows[row] for row in order]))[0])
+        found = [schema.names[code] for code in shares.argmax(axis=1)]
+        frame = pd.DataFrame({"label": [schema.label2id[name] for name in found], "label_description": found})
+        if "text_id" in names:
+            frame.insert(0, "text_id", _column(dataset, "text_id", "dataset"))
+        return frame.assign(**{f"prob_{k}": shares[:, k] for k in range(len(schema))})
 
     def _encoded(self, dataset: Any) -> Any:
         return dataset if "input_ids" in _names(dataset) else self.tokenizer.encode(dataset)
@@ -717,11 +680,11 @@ class SupervisedFineTuner:
         import numpy as np
 
         self._judged = True
+        if not self._recorder.seen:  # prediction_loss_only
+            return
         logits, codes = self._recorder.seen[evaluation]
         if reason := find_collapse(logits, codes, np.array(self._codes), seed=self.training_args.seed):
-            _warn(
-                f"this run collapsed: {reason}; its scores say nothing about its labels. A lower learning rate is the usual cure"
-            )
+            _warn(f"this run collapsed: {reason}; its scores say nothing about its labels. Try a lower learning rate")
 
 
 def _texts(dataset: Any) -> list[str]:
@@ -737,21 +700,22 @@ def _warn_of_leaks(train: Sequence[str], asked: Sequence[str], which: str) -> No
     alike = [text for text in asked if clean(text) not in exact and normalise(text) in loose]
     if found := same + alike:
         _warn(
-            f"{len(found)} of {len(asked)} {which} texts stand among the training texts ({len(same)} exactly, {len(alike)} but for "
-            f"case or punctuation), for example {found[0].strip()[:60]!r}: the scores are too good. Remove them from the training texts"
+            f"{len(found)} of {len(asked)} {which} texts stand among the training texts ({len(same)} exactly, "
+            f"{len(alike)} but for case or punctuation), for example {found[0].strip()[:60]!r}: "
+            "the scores are too good. Remove them from the training texts"
         )
 
 
 def _warn_of_other_texts(train: Sequence[str]) -> None:
     """Remember this training set; warn if it is new and not the first of the session."""
-    this = _TrainingSet(len(train), frozenset(map(text_hash, train)))
-    if _FITTED and this not in _FITTED:
-        last = _FITTED[-1]
-        _warn(
-            f"this training set has {this.rows} rows, the one fitted before had {last.rows}, and they share {len(this.texts & last.texts)} "
-            "texts: a difference between the two models mixes labels with texts. Train both on the same texts (DatasetAligner); "
-            "folds of one arm may differ, the arms of one fold may not"
-        )
+    this = (len(train), frozenset(map(text_hash, train)))
     if this in _FITTED:
         _FITTED.remove(this)
+    elif _FITTED:
+        rows, texts = _FITTED[-1]
+        _warn(
+            f"this training set has {this[0]} rows, the one fitted before had {rows}, and {len(this[1] & texts)} texts "
+            "are common: a difference between the two models mixes labels with texts. Train both on the same texts "
+            "(DatasetAligner); folds of one arm may differ, the arms of one fold may not"
+        )
     _FITTED.append(this)

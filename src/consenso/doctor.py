@@ -51,7 +51,11 @@ def _devices() -> Iterator[tuple[str, str, str]]:
     mps = torch.backends.mps.is_available()
     yield "device", "ok", gpu or ("Apple GPU (mps)" if mps else f"cpu, {cores} cores, torch {torch.__version__}")
     native = torch.cuda.is_bf16_supported() if gpu else _cpu_bf16()
-    yield "bf16", "ok" if native else "absent", "native" if native else "not native here: keep recipe.precision = 'fp32'"
+    yield (
+        "bf16",
+        "ok" if native else "absent",
+        "native" if native else "not native here: keep recipe.precision = 'fp32'",
+    )
 
 
 def _cpu_bf16() -> bool:

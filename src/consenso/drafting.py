@@ -87,7 +87,9 @@ def draft(data: Path, *, votes: Path | None, columns: Mapping[str, str | None], 
         file=beside.name,
         name=json.dumps(data.name.split(".")[0], ensure_ascii=False),
         source=_path(data, beside),
-        columns="columns = { " + ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in used.items()) + " }",
+        columns="columns = { "
+        + ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in used.items())
+        + " }",
         labels=_labels(schema),
     )
     text += _EMBEDDED if votes is None else _IMPORT.format(source=_path(votes, beside))
@@ -113,7 +115,11 @@ def _labels(schema: LabelSchema | None) -> str:
         f"description = {json.dumps(r['description'] or r['name'], ensure_ascii=False)}"
         for r in schema.as_records()
     ]
-    return "\n# The descriptions are what offline annotators and prompts read: say what each label means.\n" + "\n".join(blocks) + "\n"
+    return (
+        "\n# The descriptions are what offline annotators and prompts read: say what each label means.\n"
+        + "\n".join(blocks)
+        + "\n"
+    )
 
 
 def _summary(texts: pd.DataFrame, schema: LabelSchema | None) -> str:

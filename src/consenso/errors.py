@@ -40,7 +40,9 @@ class MissingExtraError(ConsensoError):
     """A feature needs an extra that is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f'{feature} needs the {extra!r} extra, which is not installed: pip install "consenso[{extra}]"')
+        super().__init__(
+            f'{feature} needs the {extra!r} extra, which is not installed: pip install "consenso[{extra}]"'
+        )
 
 
 class BusyError(ConsensoError):

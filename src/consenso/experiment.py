@@ -128,7 +128,9 @@ def run(
         return outcome(place)
 
 
-def read_experiment(source: Experiment | str | Path | Mapping[str, Any], changes: Sequence[str] = ()) -> tuple[Experiment, Path]:
+def read_experiment(
+    source: Experiment | str | Path | Mapping[str, Any], changes: Sequence[str] = ()
+) -> tuple[Experiment, Path]:
     """Return the experiment and the folder its relative paths start from; `changes` are `section.key=value`."""
     if isinstance(source, Experiment):
         return source, Path.cwd()
@@ -168,19 +170,20 @@ def _changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the flow: its name, the tables it reads and writes, what else its result depends on, and its deed."""
+    """A step of the flow: its name, the tables it reads and writes, what else its result depends on, its deed, its files."""
 
     name: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     depends: Callable[[Run], Any]
     deed: Callable[[Run], None]
+    files: tuple[str, ...] = ()
 
 
 def _do(stage: Stage, this: Run) -> None:
     prints = this.folder.fingerprints()
     key = digest([stage.name, {name: prints.get(name) for name in stage.reads}, stage.depends(this)])
-    if this.folder.is_done(stage.name, key):
+    if this.folder.is_done(stage.name, key) and all((this.folder.path / file).exists() for file in stage.files):
         this.progress({"stage": stage.name, "event": "reuse"})
         return
     this.progress({"stage": stage.name, "event": "start"})
@@ -195,6 +198,8 @@ def _do(stage: Stage, this: Run) -> None:
 def _data(this: Run) -> None:
     settings = this.experiment.data
     loaded = read_dataset(settings, this.base)
+    if loaded.labels is None:
+        raise ConfigError("experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]")
     folds, leaks = make_folds(
         loaded.texts,
         test_size=settings.test_size,
@@ -248,8 +253,12 @@ def _consensus(this: Run) -> None:
         problematic=settings.problematic,
     )
     this.folder.write("labels", labels)
-    this.folder.write("agreement", measure_agreement(votes, labels=schema, bootstrap=settings.bootstrap, seed=settings.seed))
-    this.folder.write("final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]])
+    this.folder.write(
+        "agreement", measure_agreement(votes, labels=schema, bootstrap=settings.bootstrap, seed=settings.seed)
+    )
+    this.folder.write(
+        "final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]]
+    )
 
 
 def _finetune(this: Run) -> None:
@@ -260,7 +269,7 @@ def _finetune(this: Run) -> None:
     _need_gold(texts, folds)
     all_arms, results = [], []
     for student in settings.students:
-        arms = _arms_of(student, settings, texts, folds, labels, schema)
+        arms = _arms_of(student, settings, schema, texts=texts, folds=folds, labels=labels)
         results.append(
             run_arms(
                 arms, texts[["text_id", "text"]], folds,
@@ -274,11 +283,9 @@ def _finetune(this: Run) -> None:
         folder.write(name, pd.concat([getattr(result, name) for result in results], ignore_index=True))
 
 
-def _arms_of(
-    student: str, settings: FinetuneSettings, texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame, schema: LabelSchema
-) -> pd.DataFrame:
+def _arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
     return make_arms(
-        texts, folds, labels, arms=settings.arms, seeds=settings.seeds, resample=settings.resamples(student), schema=schema
+        **tables, arms=settings.arms, seeds=settings.seeds, resample=settings.resamples(student), schema=schema
     )
 
 
@@ -298,7 +305,7 @@ def _compare(this: Run) -> None:
     texts, folds, predictions = folder.read("texts"), folder.read("folds"), folder.read("predictions")
     votes, labels, trainings, arms = (folder.read(name) for name in ("votes", "labels", "trainings", "arms"))
     gold = texts.set_index("text_id")["gold"]
-    chosen = {
+    chosen: dict[str, Any] = {
         "metric": settings.metric,
         "margin": settings.margin,
         "primary": (settings.arm, settings.control),
@@ -306,7 +313,11 @@ def _compare(this: Run) -> None:
         "schema": schema,
     }
     first = _first_scoring(this)
-    guards = [check_annotators(votes, folder.record().get("annotate_notes")), check_consensus(votes, labels)]
+    seen = folds.loc[folds["part"] != "test", "text_id"]
+    guards = [
+        check_annotators(votes, folder.record().get("annotate_notes")),
+        check_consensus(votes[votes["text_id"].isin(seen)], labels[labels["text_id"].isin(seen)]),
+    ]
     comparisons = []
     for student in this.experiment.finetune.students:
         predicted, trained = (frame[frame["student"] == student] for frame in (predictions, trainings))
@@ -329,7 +340,7 @@ def _compare(this: Run) -> None:
     folder.write("comparison", pd.concat(comparisons, ignore_index=True))
 
 
-def _first_scoring(this: Run) -> dict[str, str]:
+def _first_scoring(this: Run) -> dict[str, Any]:
     """The hash of every choice that must stand before the first scoring, now and at the first scoring."""
     chosen = this.experiment.model_dump(mode="json")
     now = digest({name: chosen[name] for name in ("compare", "consensus", "annotate")})
@@ -376,8 +387,9 @@ STAGES = (
     ),
     Stage(
         "report", ("comparison", "guards", "agreement", "curves", "scores", "duplicates"), (),
-        lambda this: [this.experiment.report.model_dump(mode="json"), (this.folder.path / "report.html").exists()],
+        lambda this: this.experiment.report.model_dump(mode="json"),
         _report,
+        ("report.html", "report.md"),
     ),
 )  # fmt: skip
 
@@ -407,7 +419,17 @@ def environment() -> dict[str, Any]:
     import platform
     from importlib import metadata
 
-    packages = ("consenso", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "torch", "transformers", "tokenizers")
+    packages = (
+        "consenso",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "scikit-learn",
+        "scipy",
+        "torch",
+        "transformers",
+        "tokenizers",
+    )
     versions = {}
     for package in packages:
         try:
@@ -434,15 +456,23 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         schema = LabelSchema.from_records(folder.record()["labels"])
     else:
         loaded = read_dataset(experiment.data, base)
+        if loaded.labels is None:
+            raise ConfigError(
+                "experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]"
+            )
         texts, schema = loaded.texts, loaded.labels
         settings = experiment.data
         folds, _ = make_folds(
             texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off"
         )
-        labels = texts[["text_id", "gold"]].rename(columns={"gold": "label"}).assign(source="consensus", is_problematic=False)
+        labels = (
+            texts[["text_id", "gold"]]
+            .rename(columns={"gold": "label"})
+            .assign(source="consensus", is_problematic=False)
+        )
     rows = []
     for student in experiment.finetune.students:
-        arms = _arms_of(student, experiment.finetune, texts, folds, labels, schema)
+        arms = _arms_of(student, experiment.finetune, schema, texts=texts, folds=folds, labels=labels)
         pieces = plan_arms(
             arms, texts[["text_id", "text"]], folds,
             student=student, recipe=experiment.finetune.recipe, schema=schema, folder=folder,
@@ -454,7 +484,8 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
                 "known": known,
                 "to_do": sum(not piece.done for piece in training),
                 "done": sum(piece.done for piece in training),
-                "seconds": sum(piece.seconds for piece in pieces) / min(experiment.finetune.workers, os.cpu_count() or 1),
+                "seconds": sum(piece.seconds for piece in pieces)
+                / min(experiment.finetune.workers, os.cpu_count() or 1),
                 "disk_bytes": sum(piece.bytes for piece in pieces),
                 "basis": pieces[0].basis,
             }

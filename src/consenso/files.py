@@ -27,7 +27,7 @@ def find_path(source: str | Path, base: Path | None = None) -> Path | None:
 
 
 def fingerprint_source(source: str | Path, base: Path | None = None) -> str:
-    """Return a sha256 (hex) of a file's bytes, or of names and bytes in a folder; of the name where nothing lies there."""
+    """Return a sha256 (hex) of a file's bytes, of a folder's names and bytes, or of the name where nothing lies there."""
     path = find_path(source, base)
     if path is None:
         return digest(["no path", str(source)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -77,18 +78,19 @@ class LabelSchema:
 
     def codes(self, names: pd.Series) -> np.ndarray:
         """Return positions as int64, −1 where the name is null; an unknown name raises `DataError`."""
-        import numpy as np
 
         missing = names.isna().to_numpy()
         found = names.map(self._index)
         if (strange := names[found.isna() & ~missing]).size:
-            raise DataError(f"labels: unknown label(s) {sorted(set(map(str, strange)))[:5]}; the labels are {list(self.names)}")
+            raise DataError(
+                f"labels: unknown label(s) {sorted(set(map(str, strange)))[:5]}; the labels are {list(self.names)}"
+            )
         codes: np.ndarray = found.fillna(-1).to_numpy(dtype="int64")
         return codes
 
     def read(self, value: Any) -> str | None:
         """Return the label a stored value means (exact name, then id, then name whatever its case), or None."""
-        if value is None or value != value:
+        if _is_missing(value):
             return None
         word = str(value).strip()
         if word in self._index:
@@ -104,7 +106,7 @@ class LabelSchema:
         import pandas as pd
 
         meaning = {value: self.read(value) for value in values.dropna().unique()}
-        read = [meaning.get(value) if value == value and value is not None else None for value in values]
+        read = [None if _is_missing(value) else meaning.get(value) for value in values]
         return pd.Series(read, index=values.index, dtype=object)
 
     def as_records(self) -> list[dict[str, Any]]:
@@ -115,7 +117,10 @@ class LabelSchema:
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Self:
         """Make a schema from what `as_records` returned."""
         rows = list(records)
-        return cls({int(r["id"]): str(r["name"]) for r in rows}, {str(r["name"]): str(r.get("description") or "") for r in rows})
+        return cls(
+            {int(r["id"]): str(r["name"]) for r in rows},
+            {str(r["name"]): str(r.get("description") or "") for r in rows},
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -139,6 +144,13 @@ class LabelSchema:
         from html import escape
 
         rows = "".join(
-            f"<tr><td>{r['id']}</td><td>{escape(r['name'])}</td><td>{escape(r['description'])}</td></tr>" for r in self.as_records()
+            f"<tr><td>{r['id']}</td><td>{escape(r['name'])}</td><td>{escape(r['description'])}</td></tr>"
+            for r in self.as_records()
         )
         return f"<table><tr><th>id</th><th>label</th><th>description</th></tr>{rows}</table>"
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

@@ -66,7 +66,8 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
         rows.append({"what": "consensus", "measure": "coverage", "value": quality["coverage"], "n": quality["n"]})
         each = annotator_quality(votes, gold, schema)
         rows += [
-            {"what": row.annotator, "measure": "accuracy", "value": row.accuracy, "n": row.n} for row in each.itertuples()
+            {"what": row.annotator, "measure": "accuracy", "value": row.accuracy, "n": row.n}
+            for row in each.itertuples()
         ]
     agreement = folder.read("agreement")
     overall = agreement[agreement["scope"] == "all"]

@@ -39,6 +39,7 @@ class Lines:
         self._last = time.monotonic()
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Print the event, if it is worth a line now."""
         now = time.monotonic()
         if event["event"] == "advance" and now - self._last < self._every and event.get("done") != event.get("total"):
             return

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +37,7 @@ def digest(value: Any) -> str:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that a reader sees the old one or the whole new one, whatever kills the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
     try:
         write(temporary)
         with temporary.open("rb+") as file:
@@ -53,7 +51,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
     reason = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else (error.strerror or str(error))
-    return StorageError(f"cannot write {path}: {reason}; finished work is kept, make room and run the same command again")
+    return StorageError(
+        f"cannot write {path}: {reason}; finished work is kept, make room and run the same command again"
+    )
 
 
 class RunFolder:
@@ -74,7 +74,9 @@ class RunFolder:
             lock = FileLock(self.path / ".lock", timeout=0)
             lock.acquire()
         except Timeout:
-            raise BusyError(f"another process works in {self.path}; wait for it, or choose another folder with --out") from None
+            raise BusyError(
+                f"another process works in {self.path}; wait for it, or choose another folder with --out"
+            ) from None
         except OSError as error:
             raise _storage_error(self.path, error) from error
         try:
@@ -98,7 +100,9 @@ class RunFolder:
 
         path = self.table_path(name)
         if not path.exists():
-            raise DataError(f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it")
+            raise DataError(
+                f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it"
+            )
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
@@ -138,7 +142,9 @@ class RunFolder:
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error}); delete it: finished trainings stay in {self.path / 'pieces'}") from error
+            raise DataError(
+                f"{path} is not JSON ({error}); delete it: finished trainings stay in {self.path / 'pieces'}"
+            ) from error
         return found
 
     def note(self, name: str, value: Any) -> None:
@@ -151,7 +157,9 @@ class RunFolder:
         """Return whether the stage finished with these inputs and its tables are still there unchanged."""
         done = self.record().get("stages", {}).get(stage, {})
         prints = self.fingerprints()
-        return done.get("key") == key and all(self.has(t) and prints.get(t) == p for t, p in done.get("tables", {}).items())
+        return done.get("key") == key and all(
+            self.has(t) and prints.get(t) == p for t, p in done.get("tables", {}).items()
+        )
 
     def finish(self, stage: str, key: str, tables: list[str], **facts: Any) -> None:
         """Record that a stage is done: its key, the tables it wrote and whatever else is worth keeping."""
@@ -196,9 +204,11 @@ def _array(values: pd.Series, kind: pa.DataType | None, name: str) -> pa.Array:
         array = pa.Array.from_pandas(values, type=kind) if kind is not None else pa.Array.from_pandas(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         if kind is None:  # a source column of mixed types is kept as text
-            array = pa.array([None if v is None or v != v else str(v) for v in values], type=pa.string())
+            array = pa.array([None if missing else str(value) for value, missing in zip(values, values.isna())], type=pa.string())
         else:
-            raise DataError(f"{name}: cannot be stored as {kind}; found {values.map(type).iloc[0].__name__} values") from None
+            raise DataError(
+                f"{name}: cannot be stored as {kind}; found {values.map(type).iloc[0].__name__} values"
+            ) from None
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if pa.types.is_large_string(array.type) or pa.types.is_null(array.type):

@@ -340,7 +340,9 @@ def check(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
     key = list(table.key)
     if (repeated := frame.duplicated(key)).any():
         example = frame.loc[repeated, key].iloc[0].to_dict()
-        raise DataError(f"{table.name}: {int(repeated.sum())} repeated row(s), for example {example}; each {key} may stand once")
+        raise DataError(
+            f"{table.name}: {int(repeated.sum())} repeated row(s), for example {example}; each {key} may stand once"
+        )
     return frame[names]
 
 
@@ -363,14 +365,18 @@ def _check_column(values: pd.Series, name: str, column: Column, table: str) -> N
             found = values[~missing][number.isna()].iloc[0]
             raise DataError(f"{table}: {name!r} must hold numbers; found {found!r}")
     if column.kind == "text" and numeric:
-        raise DataError(f"{table}: {name!r} must hold text; found {values.dtype} ({values[~missing].iloc[0]!r}); use .astype(str)")
+        raise DataError(
+            f"{table}: {name!r} must hold text; found {values.dtype} ({values[~missing].iloc[0]!r}); use .astype(str)"
+        )
 
 
 def with_text_ids(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return the frame with text ids as strings, so that integer and string ids of two tables join."""
     import pandas as pd
 
-    changed = {name: frame[name].map(str).astype(object) for name in columns or ("text_id",) if not _is_text(frame[name])}
+    changed = {
+        name: frame[name].map(str).astype(object) for name in columns or ("text_id",) if not _is_text(frame[name])
+    }
     return frame.assign(**changed) if changed else pd.DataFrame(frame)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from consenso.annotate.layouts import VoteColumn, some, stack, text_ids
 from consenso.annotate.settings import VoteColumns, VoteImport
 from consenso.annotate.values import ValueReader, is_blank, words_of
-from consenso.annotate.vote_files import find_source, read_file
+from consenso.annotate.vote_files import find_source, read_votes_file
 from consenso.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def read_earlier_texts(
     import pandas as pd
 
     path = find_vote_file(find_source(folder, base))
-    frame = read_file(path)
+    frame = read_votes_file(path)
     if "text" not in frame.columns:
         raise DataError(f"{path}: no column text; found {some(frame.columns)}")
     ids = text_ids(frame, VoteColumns(), str(path)).map(str)
@@ -145,4 +145,4 @@ def _problematic_ids(votes: Path) -> set[str]:
     """The ids of the run's problematic_cases.csv, which stands beside the votes or in consensus/."""
     run = votes.parent.parent if votes.parent.name in {"consensus", "summary"} else votes.parent
     path = next((run / name for name in _PROBLEMATIC if (run / name).is_file()), None)
-    return set(text_ids(read_file(path), VoteColumns(), str(path)).map(str)) if path else set()
+    return set(text_ids(read_votes_file(path), VoteColumns(), str(path)).map(str)) if path else set()

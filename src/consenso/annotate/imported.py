@@ -12,7 +12,7 @@ from consenso.annotate.earlier import earlier_votes, find_vote_file, is_earlier,
 from consenso.annotate.layouts import find_column, long_votes, some, wide_columns, wide_votes
 from consenso.annotate.settings import VoteImport
 from consenso.annotate.values import ValueReader, is_blank, word_of, words_of
-from consenso.annotate.vote_files import find_source, read_file
+from consenso.annotate.vote_files import find_source, read_votes_file
 from consenso.errors import DataError, JoinError, nearest
 from consenso.labels import LabelSchema
 from consenso.tables import VOTE_STATUSES, VOTES, check
@@ -107,7 +107,7 @@ def _open(source: str | Path | pd.DataFrame, base: Path | None) -> tuple[pd.Data
         ours = path / "tables" / "votes.parquet"
         path = ours if ours.is_file() else find_vote_file(path)
     reason = partial_note(path)
-    return read_file(path), str(path), [f"{path}: {reason}"] if reason else []
+    return read_votes_file(path), str(path), [f"{path}: {reason}"] if reason else []
 
 
 def _keep_where(frame: pd.DataFrame, settings: VoteImport, where: str) -> pd.DataFrame:

@@ -141,7 +141,7 @@ def _measure(question: _Question, metric: str, level: float) -> _Measured:
     B, A = per_item(pair.arm, pair.gold, metric), per_item(pair.control, pair.gold, metric)
     D = B - A
     seeds = D.mean(axis=1)
-    result = two_way(D[:1] if pair.same_in_all_seeds else D, level)
+    result = two_way(D.mean(axis=0) if pair.same_in_all_seeds else D, level)  # copies of a seed are no replication
     better = float(np.mean((seeds > 0) + 0.5 * (seeds == 0)))
     return _Measured(question, metric, result, float(B.mean()), float(A.mean()), better)
 

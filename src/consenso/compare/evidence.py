@@ -91,15 +91,20 @@ class Evidence:
         return failed_trainings(self.trainings)
 
     def arms_of(self, student: str) -> pd.DataFrame | None:
-        """Return the arms table of a student; a table without a column student holds for every student."""
-        if self.arms is None or "student" not in self.arms.columns:
-            return self.arms
-        return self.arms[self.arms["student"] == student]
+        """Return the rows of the arms table that hold for a student: its own, and those of all students."""
+        return None if self.arms is None else self.arms[self.arms["student"].isin([student, "all"])]
 
     def planned(self, student: str) -> set[tuple[str, Seed]]:
         """Return (arm, seed) of every training that the arms table asks for, under both forms of a seed."""
-        arms = self.arms_of(student)
-        return set() if arms is None else _both_forms(arms[["arm", "fold", "seed"]].drop_duplicates())
+        if self.arms is None:
+            return set()
+        return _both_forms(self.pieces[self.pieces["student"].isin([student, "all"])])
+
+    @cached_property
+    def pieces(self) -> pd.DataFrame:
+        """The distinct student, arm, fold and seed of the arms table."""
+        assert self.arms is not None
+        return self.arms[["student", "arm", "fold", "seed"]].drop_duplicates()
 
     def pair(self, student: str, arm: str, control: str) -> Pair:
         """Return two arms of a student on the seeds and items they share."""

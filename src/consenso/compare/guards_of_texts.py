@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from consenso.compare.contrasts import FLOORS
+from consenso.compare.contrasts import FLOORS, Contrast
 from consenso.compare.evidence import Evidence, Finding
 from consenso.text import clean, normalise
 
@@ -25,7 +25,7 @@ def leakage(evidence: Evidence) -> list[Finding]:
     meaning, groups = _same_text(evidence.texts), _groups(evidence.texts)
     found: dict[tuple[str, str], dict[str, str]] = {}
     for fold, by_part in sorted(places.items()):
-        for left, right in (("train", "test"), ("fitted", "test"), ("train", "dev"), ("dev", "test")):
+        for left, right in (("train", "test"), ("train", "dev"), ("dev", "test"), ("fitted", "test")):
             for what, known in (("text", meaning), ("group", groups)):
                 for one in _overlap(left, right, by_part, known, what):
                     found.setdefault((f"{fold} {right}", one["id"]), {"fold": str(fold), **one})
@@ -33,7 +33,10 @@ def leakage(evidence: Evidence) -> list[Finding]:
     figures: dict[str, Any] = {"removed": removed, "remaining": len(found), "examples": list(found.values())[:5]}
     if found:
         first = next(iter(found.values()))
-        kinds = Counter(f"{one['right']} {one['what']}(s) also in {one['left']}" for one in found.values())
+        spoken = {"fitted": "what arms were trained on"}
+        kinds = Counter(
+            f"{one['right']} {one['what']}(s) also in {spoken.get(one['left'], one['left'])}" for one in found.values()
+        )
         reason = "; ".join(f"{count} {kind}" for kind, count in kinds.items())
         return [Finding("failed", f"{reason}, for example {first['id']} = {first['other']}; split again", figures)]
     if evidence.texts is None:
@@ -161,47 +164,43 @@ def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, 
     """(contrast, problem) of the arms table: folds and seeds, and identical texts where labels alone differ."""
     if (arms := evidence.arms_of(student)) is None:
         return
-    trained = {str(name): rows for name, rows in arms.groupby("arm")}
-    mislabelled = {name: _mislabelled(rows, evidence) for name, rows in trained.items()}
+    mislabelled, planned = _mislabelled(arms, evidence), evidence.planned(student)
+    pieces = {name: {seed for arm, seed in planned if arm == name} for name in evidence.reported(student)}
     for contrast in evidence.chosen(student)[0]:
         for name in contrast.arms:
             if count := mislabelled.get(name):
                 yield contrast.name, f"{count} training row(s) of {name} carry another label than their text id has"
-        if contrast.arm not in trained or contrast.control not in trained:
+        one, other = (pieces.get(name) for name in contrast.arms)
+        if not one or not other:
             continue
-        one, other = trained[contrast.arm], trained[contrast.control]
-        if _pieces(one) != _pieces(other) and not set(contrast.arms) & set(FLOORS):
+        if one != other:
             yield contrast.name, f"{contrast.arm} and {contrast.control} are planned with different folds or seeds"
-        elif (contrast.arm, contrast.control) in SAME_TEXTS:
+        elif contrast.arms in SAME_TEXTS:
             for part in ("train", "dev"):
-                if unlike := _unlike_rows(one, other, part):
+                if unlike := _unlike_rows(arms, contrast, part):
                     yield contrast.name, f"{contrast.arm} and {contrast.control} differ in {unlike} {part} row(s)"
 
 
-def _mislabelled(rows: pd.DataFrame, evidence: Evidence) -> int:
-    """How many (text, target) differ from the gold or consensus label of that text id: a join by row order shows here."""
-    wrong = 0
+def _mislabelled(arms: pd.DataFrame, evidence: Evidence) -> dict[str, int]:
+    """Arm → how many (text, target) differ from the label of that text id: a join by row order shows here."""
+    wrong: Counter[str] = Counter()
+    given = arms[["arm", "source", "text_id", "target"]].drop_duplicates()
     for source, frame, column in (("gold", evidence.texts, "gold"), ("consensus", evidence.labels, "label")):
-        given = rows.loc[rows["source"] == source, ["text_id", "target"]].drop_duplicates()
-        if frame is None or column not in frame.columns or frame["text_id"].duplicated().any():
+        if frame is None or frame["text_id"].duplicated().any():
             continue
-        stated = frame.set_index(frame["text_id"].map(str))[column]
-        found = given["text_id"].map(str).map(stated)
-        wrong += int((found.notna() & (found.astype(object) != given["target"].astype(object))).sum())
-    return wrong
+        rows = given[given["source"] == source]
+        stated = rows["text_id"].map(str).map(frame.set_index(frame["text_id"].map(str))[column])
+        other = stated.notna() & (stated.astype(object) != rows["target"].astype(object))
+        wrong.update(map(str, rows.loc[other, "arm"]))
+    return dict(wrong)
 
 
-def _pieces(rows: pd.DataFrame) -> set[tuple[int, int]]:
-    pieces = rows[["fold", "seed"]].drop_duplicates()
-    return {(int(fold), int(seed)) for fold, seed in zip(pieces["fold"], pieces["seed"])}
-
-
-def _unlike_rows(one: pd.DataFrame, other: pd.DataFrame, part: str) -> int:
+def _unlike_rows(arms: pd.DataFrame, contrast: Contrast, part: str) -> int:
     """How many (fold, seed, row, text_id) stand in only one of two arms; for dev the row numbers do not matter."""
     key = ["fold", "seed", "text_id"] if part == "dev" else ["fold", "seed", "row", "text_id"]
-    both = [frame.loc[frame["part"] == part, key].drop_duplicates() for frame in (one, other)]
-    merged = both[0].merge(both[1], on=key, how="outer", indicator=True)
-    return int((merged["_merge"] != "both").sum())
+    rows = arms[arms["arm"].isin(contrast.arms) & (arms["part"] == part)]
+    sides = rows[["arm", *key]].drop_duplicates().groupby(key, sort=False).size()
+    return int((sides == 1).sum())
 
 
 def enough_test_texts(evidence: Evidence) -> list[Finding]:
@@ -238,10 +237,11 @@ def _untrained(evidence: Evidence, with_gold: set[str]) -> dict[str, dict[str, i
     for student in evidence.students():
         if (arms := evidence.arms_of(student)) is None:
             continue
-        rows = arms[(arms["part"] == "train") & arms["arm"].isin(evidence.reported(student))]
+        rows = arms.loc[(arms["part"] == "train") & arms["arm"].isin(evidence.reported(student))]
+        rows = rows[["arm", "fold", "seed", "target"]].drop_duplicates()
         for arm, given in rows.groupby("arm"):
-            pieces = len(_pieces(given))
-            have = given[["fold", "seed", "target"]].drop_duplicates()["target"].value_counts().to_dict()
+            pieces = len(given[["fold", "seed"]].drop_duplicates())
+            have = given["target"].value_counts().to_dict()
             if lost := {name: pieces - have.get(name, 0) for name in sorted(with_gold) if have.get(name, 0) < pieces}:
                 found[str(arm)] = lost
     return found

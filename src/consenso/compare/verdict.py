@@ -169,7 +169,8 @@ def sentence(
 def _filtering(verdict: Verdict, contrast: Contrast) -> str:
     if contrast.effect != "filtering effect":
         return ""
-    return ": filtering helps" if verdict.word == BETTER else ": filtering not shown to help"
+    ending = {BETTER: ": filtering helps", WORSE: ": filtering not shown to help, it harms"}
+    return ending.get(verdict.word, ": filtering not shown to help")
 
 
 def counted(S: int, replication: Replication = "seed") -> str:

@@ -63,16 +63,17 @@ def collapse(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[int], dict[str, in
     import numpy as np
     import pandas as pd
 
-    ids = texts["text_id"].to_numpy()
+    repeated = np.flatnonzero(texts["text_id"].duplicated(keep=False).to_numpy()).tolist()
+    cells = dict(zip(repeated, texts.iloc[repeated].to_dict("records")))
     copies: dict[Any, list[int]] = {}
-    for row in np.flatnonzero(texts["text_id"].duplicated(keep=False).to_numpy()):
-        copies.setdefault(ids[row], []).append(int(row))
+    for row in repeated:
+        copies.setdefault(cells[row]["text_id"], []).append(row)
     gold, split = texts["gold"].tolist(), texts["split"].tolist()
     counts = np.ones(len(texts), dtype="int64")
     dropped: set[int] = set()
     facts = {"collapsed_rows": 0, "split_conflicts": 0, "gold_conflicts": 0, "gold_ties": 0}
     for rows in copies.values():
-        kept = min(rows, key=lambda row: _rank(texts, row))
+        kept = min(rows, key=lambda row: _rank(cells[row]))
         dropped.update(set(rows) - {kept})
         counts[kept] = len(rows)
         facts["split_conflicts"] += len({split[row] for row in rows}) > 1
@@ -85,11 +86,10 @@ def collapse(texts: pd.DataFrame) -> tuple[pd.DataFrame, list[int], dict[str, in
     return texts.iloc[positions].reset_index(drop=True), positions, facts
 
 
-def _rank(texts: pd.DataFrame, row: int) -> tuple[int, list[str]]:
+def _rank(cells: dict[str, Any]) -> tuple[int, list[str]]:
     """The most evaluation-side copy first; between equals, the one whose cells come first as text."""
-    cells = texts.iloc[row]
     side = EVALUATION_FIRST.get(cells["split"], len(EVALUATION_FIRST))
-    return side, [f"{name}\0{cells[name]}" for name in sorted(texts.columns) if name != "row"]
+    return side, [f"{name}\0{cells[name]}" for name in sorted(cells) if name != "row"]
 
 
 def _majority(gold: list[str | None]) -> str | None:

@@ -8,9 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from consenso.data.readers import StatedLabels
 from consenso.errors import DataError, nearest
 from consenso.labels import LabelSchema
+from consenso.readers import StatedLabels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from consenso.data.readers import RawSource, from_splits, read_file
 from consenso.errors import DataError, MissingExtraError, nearest
+from consenso.readers import RawSource, from_splits, read_file
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from consenso.data.columns import choose_splits, map_columns, name_splits
 from consenso.data.duplicates import collapse, find_duplicates
 from consenso.data.gold import Gold, read_gold
 from consenso.data.hub import is_datasets_object, read_datasets_object, read_folder, read_hub
-from consenso.data.readers import RawSource, from_frame, is_data_file_name, read_file
 from consenso.data.settings import ColumnMap, DataSettings, Sampling
 from consenso.data.splitting import sample_texts
 from consenso.errors import ConfigError, DataError, nearest
+from consenso.files import candidates, find_path
 from consenso.labels import LabelSchema
+from consenso.readers import RawSource, from_frame, is_data_file_name, read_file
 from consenso.tables import DUPLICATES, TEXTS, check
 from consenso.text import clean, text_hash
 
@@ -65,12 +65,15 @@ def load_dataset(
 
     `source`: a file (csv, tsv, jsonl, json, parquet, xlsx, each also .gz), a folder saved by `datasets`, a Hub id
     "owner/name" or "owner/name:config", a name of `list_catalog()`, a pandas frame, a `datasets.Dataset` or a
-    DatasetDict. Relative paths start from `base`, the working directory, then `$CONSENSO_DATA`. `labels`: a schema,
-    names in order, or name → definition. `attrs["labels"]` are the schema's records (see `schema_of`),
-    `attrs["record"]` says what was read, dropped, collapsed and sampled. Whatever is wrong with the source raises `DataError`.
+    DatasetDict; `trec` is the catalog's, `./trec` a folder. Relative paths start from `base`, the working directory,
+    then `$CONSENSO_DATA`. `labels`: a schema, names in order, or name → definition. `attrs["labels"]` are the schema's
+    records (see `schema_of`), `attrs["record"]` says what was read, dropped, collapsed and sampled. A source that is
+    wrong raises `DataError`.
     """
     if isinstance(columns, ColumnMap):
         columns = columns.model_dump()
+    if isinstance(source, Path) and find_entry(str(source)):
+        source = f"./{source}"  # a Path is never a name of the catalog
     settings = DataSettings.read(
         {
             "source": str(source) if isinstance(source, (str, Path)) else type(source).__name__,
@@ -143,7 +146,7 @@ def _open(settings: DataSettings, base: Path | None, given: Any, entry: CatalogE
     if entry is not None:
         chosen = settings.split or settings.combine_splits
         return read_hub(entry.path, settings.hf_file or (None if chosen else entry.file), settings.revision)
-    path = _find_path(settings.source, base)
+    path = find_path(settings.source, base)
     if path is None:
         if _HUB_ID.fullmatch(settings.source) and not is_data_file_name(settings.source):
             return read_hub(settings.source, settings.hf_file, settings.revision)
@@ -155,20 +158,9 @@ def _open(settings: DataSettings, base: Path | None, given: Any, entry: CatalogE
     return read_file(path)
 
 
-def _roots(base: Path | None) -> list[Path]:
-    data = os.environ.get("CONSENSO_DATA")
-    return [*([Path(base)] if base else []), Path(), *([Path(data)] if data else [])]
-
-
-def _find_path(source: str, base: Path | None) -> Path | None:
-    path = Path(source).expanduser()
-    candidates = [path] if path.is_absolute() else [root / path for root in _roots(base)]
-    return next((candidate for candidate in candidates if candidate.exists()), None)
-
-
 def _not_found(source: str, base: Path | None) -> str:
     path = Path(source).expanduser()
-    folders = [path.parent] if path.is_absolute() else [(root / path).parent for root in _roots(base)]
+    folders = [place.parent for place in candidates(source, base)]
     for folder in folders:
         if folder.is_dir() and (hint := nearest(path.name, [child.name for child in sorted(folder.iterdir())])):
             return f"no file {source!r}.{hint} (in {folder})"

@@ -52,17 +52,14 @@ def plan_arms(
     """Return what `run_arms` with the same arguments would do, piece by piece, without doing it."""
     study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
     module, tokens = STUDENTS[student], _tokens(study.texts, study.recipe)
-    served: dict[str, list[str]] = {}
-    for run in study.runs:
-        served.setdefault(run.training.key, []).append(run.arm)
-    names = {run.training.key: run for run in reversed(study.runs)}
     pieces = []
-    for key, training in study.trainings().items():
+    for key, runs in study.served().items():
+        training = runs[0].training
         done = folder is not None and folder.piece_path("trainings", key).exists()
         spent = 0.0 if done else module.seconds(tokens, study.recipe, [training])[1]
         size = 0 if done else 8_000 + 8 * len(training.asked) * len(study.schema)
-        run = names[key]
-        pieces.append(Planned("train", tuple(served[key]), run.fold, run.seed, key, done, spent, size))
+        arms_served = tuple(run.arm for run in runs)
+        pieces.append(Planned("train", arms_served, runs[0].fold, runs[0].seed, key, done, spent, size))
     left = any(not piece.done for piece in pieces)
     spent = module.seconds(tokens, study.recipe, [])[0] if left else 0.0
     size = 4 * 384 * len(study.texts) if left and student == "frozen" and folder is not None else 0

@@ -59,7 +59,8 @@ def run_arms(
     started, tell = time.monotonic(), progress or (lambda event: None)
     outcomes = _finished(study, folder)
     todo = {key: training for key, training in study.trainings().items() if key not in outcomes}
-    total, names = len(study.trainings()), {run.training.key: run for run in reversed(study.runs)}
+    served = study.served()
+    total = len(served)
     logger.info("%s: %d training(s), %d of them finished before", student, total, total - len(todo))
 
     def say(**event: Any) -> None:
@@ -72,7 +73,7 @@ def run_arms(
     if todo:
         run_all = in_processes if workers > 1 else in_this_process
         for key, outcome in run_all(study, list(todo.values()), folder, workers, prepared):
-            outcomes[key], run = outcome, names[key]
+            outcomes[key], run = outcome, served[key][0]
             if outcome.status != "ok":
                 logger.warning("%s, seed %d: %s (%s)", run.arm, run.seed, outcome.status, outcome.reason)
             say(done=len(outcomes), total=total, arm=run.arm, seed=run.seed, fold=run.fold)

@@ -50,9 +50,17 @@ class Study:
     student: str
     recipe: Recipe
 
+    def served(self) -> dict[str, list[Run]]:
+        """Return key → the runs that share this training, without the floors (nothing is trained for them)."""
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            if run.arm not in FLOOR_ARMS:
+                found.setdefault(run.training.key, []).append(run)
+        return found
+
     def trainings(self) -> dict[str, Training]:
-        """Return key → training, each once, without the floors (nothing is trained for them)."""
-        return {run.training.key: run.training for run in self.runs if run.arm not in FLOOR_ARMS}
+        """Return key → training, each once."""
+        return {key: runs[0].training for key, runs in self.served().items()}
 
 
 def make_study(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.report.blocks import MISSING, P90, P95, Answer, Figure, absent, interval, number, percent, plural, points
+from consenso.report.contrast_section import as_contrast, verdict_of
 from consenso.report.facts import METRICS, Facts
 from consenso.report.numbers import accuracy, confusion
-from consenso.report.plots import Contrast, headline
+from consenso.report.plots import headline
 from consenso.tables import OUTCOMES
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ MEANINGS = {
         "keep a human-labelled test set.",
     ),
     "EQUIVALENT": (
-        "For this classifier, recipe and texts like these, {arm} and {control} lead to the same score within ±{margin}.",
+        "For this classifier, recipe and texts like these, {arm} and {control} give the same score within ±{margin}.",
         "{Arm} may stand in for {control} here; keep a human-labelled test set, and look at the classes that matter "
         "to you in the confusion matrices, because an equal mean can hide unequal classes.",
     ),
@@ -93,18 +94,19 @@ def make_answer(facts: Facts) -> Answer:
     if not found:
         return _no_answer(facts)
     student, row = found[0]
-    verdict = str(row["verdict"])
+    verdict = verdict_of(row)
     head = head_of(verdict)
+    sentence = sentence_of(row)
     tone, glyph = LOOKS.get(head, ("open", "·"))
     meaning, advice = _meaning(row, head)
     return Answer(
         word=verdict,
         tone=tone,
         glyph=glyph,
-        sentence=sentence_of(row),
+        sentence=sentence,
         meaning=meaning,
         advice=advice,
-        reason=_as_sentence(row["reason"]),
+        reason=_not_yet_said(row["reason"], sentence),
         figures=[*_label_figures(facts), *_arm_figures(row)],
         chart=_chart(row),
         others=_others(facts, student, found[1:]),
@@ -116,7 +118,10 @@ def sentence_of(row: pd.Series) -> str:
     """Return the comparison's own sentence, or one with the same numbers where the table has none."""
     given = row.get("sentence")
     if not absent(given) and str(given).strip():
-        return str(given)
+        said = str(given).strip()
+        word, colon, rest = said.partition(": ")
+        # The badge has the word already.
+        return _capital(rest) if colon and head_of(word) else said
     metric = METRICS.get(row["metric"], row["metric"])
     if absent(row["difference"]):
         return f"{row['contrast']}: {row['verdict']}."
@@ -128,8 +133,8 @@ def sentence_of(row: pd.Series) -> str:
 
 
 def _meaning(row: pd.Series, head: str) -> tuple[str, str]:
-    within = "within the margin" in str(row["verdict"]).casefold() and f"{head}*" in MEANINGS
-    meaning, advice = MEANINGS.get(f"{head}*" if within else head, ("", "Read the contrasts below."))
+    starred = f"{head}*" if verdict_of(row) != head and f"{head}*" in MEANINGS else head
+    meaning, advice = MEANINGS.get(starred, ("", "Read the contrasts below."))
     arm, control = _sides(row)
     said = {
         "arm": arm,
@@ -140,9 +145,15 @@ def _meaning(row: pd.Series, head: str) -> tuple[str, str]:
     return meaning.format(**said), advice.format(**said)
 
 
-def _as_sentence(reason: Any) -> str:
-    text = "" if absent(reason) else str(reason).strip()
-    return text if not text else text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+def _not_yet_said(reason: Any, sentence: str) -> str:
+    """The comparison's reason without the parts that its sentence holds, as a sentence."""
+    parts = [] if absent(reason) else [part.strip() for part in str(reason).split("; ")]
+    text = "; ".join(part for part in parts if part and part not in sentence)
+    return _capital(text) + ("" if not text or text.endswith((".", "!", "?")) else ".")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _sides(row: pd.Series) -> tuple[str, str]:
@@ -170,7 +181,7 @@ def _no_answer(facts: Facts) -> Answer:
         glyph="…",
         sentence=f"{done}: whether consensus labels may replace human ones is still open.",
         meaning="Everything that exists so far is below.",
-        advice="`consenso run` goes on where this run stopped; a verdict needs human labels on the test texts.",
+        advice="“consenso run” goes on where this run stopped; a verdict needs human labels on the test texts.",
         figures=_label_figures(facts),
         guards=_guards(facts),
     )
@@ -186,7 +197,7 @@ def _label_figures(facts: Facts) -> list[tuple[str, str, str]]:
             detail = f"of {plural(int(table.sum()), 'text')}; {decided} of the {coverage} with a label"
             figures.append(("Consensus labels that match gold", percent(accuracy(table)), detail))
         else:
-            figures.append(("Consensus labels that match gold", MISSING, "no gold outside the test texts"))
+            figures.append(("Consensus labels that match gold", MISSING, facts.no_gold))
     agreement = facts.table("agreement")
     if agreement is not None:
         row = agreement[(agreement["measure"] == "alpha") & (agreement["scope"] == "all")]
@@ -203,13 +214,13 @@ def _label_figures(facts: Facts) -> list[tuple[str, str, str]]:
 
 def _arm_figures(row: pd.Series) -> list[tuple[str, str, str]]:
     metric = METRICS.get(row["metric"], row["metric"])
-    seeds = f"mean of {plural(row['S'], 'seed')}, {plural(row['n'], 'test text')}"
+    runs = f"mean of {plural(row['S'], 'run')}, {plural(row['n'], 'test text')}"
     return [
-        (f"Classifier’s {metric}, {_arm_words(row['control'])}", number(row["control_mean"]), seeds),
+        (f"Classifier’s {metric}, {_arm_words(row['control'])}", number(row["control_mean"]), runs),
         (
             f"Classifier’s {metric}, {_arm_words(row['arm'])}",
             number(row["arm_mean"]),
-            f"{points(row['difference'])}; {seeds}",
+            f"{points(row['difference'])}; {runs}",
         ),
     ]
 
@@ -220,18 +231,6 @@ def _arm_words(arm: str) -> str:
         "consensus": "consensus labels",
         "gold": "all human labels",
     }.get(arm, arm)
-
-
-def as_contrast(row: pd.Series) -> Contrast:
-    """Return a row of the comparison as a line of the forest plot."""
-    numbers = {
-        name: float("nan") if absent(row[name]) else float(row[name])
-        for name in ("difference", "low", "high", "low90", "high90")
-    }
-    effect = "" if absent(row["effect"]) else str(row["effect"])
-    return Contrast(
-        str(row["contrast"]), effect, verdict=str(row["verdict"]), primary=bool(row["is_primary"]), **numbers
-    )
 
 
 def _chart(row: pd.Series) -> Figure | None:
@@ -245,16 +244,16 @@ def _chart(row: pd.Series) -> Figure | None:
         f"differences within ±{margin} were declared too small to matter."
     )
     caption = (
-        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval, which lies inside "
-        "the shaded band where the verdict is EQUIVALENT."
+        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval, which lies "
+        "inside the shaded band where the verdict is EQUIVALENT."
     )
     return Figure("headline", caption, said, wide, narrow)
 
 
 def _others(facts: Facts, first: str, rest: list[tuple[str, pd.Series]]) -> list[tuple[str, str, str]]:
-    others = [(f"Student “{student}”", str(row["verdict"]), sentence_of(row)) for student, row in rest]
+    others = [(f"Student “{student}”", verdict_of(row), sentence_of(row)) for student, row in rest]
     if (rescue := facts.primary(first, "rescue")) is not None:
-        others.append(("With collapsed seeds replaced (second analysis)", str(rescue["verdict"]), sentence_of(rescue)))
+        others.append(("With collapsed seeds replaced (second analysis)", verdict_of(rescue), sentence_of(rescue)))
     return others
 
 

@@ -1,131 +1,36 @@
-"""The sections about trained classifiers: contrasts, scores, learning curves, confusion matrices."""
+"""The sections about trained classifiers: scores, learning curves, confusion matrices."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consenso.report.answer import as_contrast
 from consenso.report.blocks import (
     MISSING,
-    P90,
-    P95,
     THIN,
     Block,
     Cell,
     Column,
     Figure,
     Grid,
-    Heading,
     Note,
     Section,
-    absent,
     count,
-    interval,
     number,
     percent,
     plural,
-    points,
-    probability,
-    words,
 )
+from consenso.report.contrast_section import heading, of_student
 from consenso.report.facts import METRICS, Facts, in_arm_order
 from consenso.report.numbers import accuracy, confusion
-from consenso.report.plots import curves, forest, scores
+from consenso.report.plots import curves, scores
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 
-def contrasts(facts: Facts) -> Section:
-    """Return the forest plot and the table of every contrast."""
-    section = ("contrasts", "Contrasts between arms")
-    if facts.contrasts() is None:
-        return Section(*section, [Note(facts.why_absent("comparison"), "absent")], group="The classifiers")
-    blocks: list[Block] = []
-    for student in facts.students:
-        frame = facts.contrasts(student)
-        if frame is None:
-            continue
-        blocks += _head(facts, student)
-        drawn = frame[frame["difference"].notna()]
-        if len(drawn) and frame["margin"].notna().any():
-            blocks.append(_forest(facts, student, drawn))
-        blocks.append(_contrast_grid(facts, student, frame, facts.metric, "as_run"))
-        for metric in sorted(set(METRICS) - {facts.metric}):
-            other = facts.contrasts(student, metric)
-            if other is not None:
-                blocks.append(_contrast_grid(facts, student, other, metric, "as_run"))
-        rescue = facts.contrasts(student, attempt="rescue")
-        if rescue is not None:
-            blocks.append(_contrast_grid(facts, student, rescue, facts.metric, "rescue"))
-    return Section(*section, blocks, group="The classifiers")
-
-
-def _forest(facts: Facts, student: str, frame: pd.DataFrame) -> Figure:
-    margin = float(frame["margin"].dropna().iloc[0])
-    rows = [as_contrast(row) for _, row in frame.iterrows()]
-    name = f"forest-{facts.students.index(student)}"
-    wide, narrow = forest(name, rows, margin)
-    caption = (
-        f"Difference in {METRICS.get(facts.metric, facts.metric)} between two arms{_of(facts, student)}, in percentage points, "
-        f"with {P95} (thin) and {P90} (thick) intervals; shaded: the declared ±{points(margin).lstrip('+')}. "
-        "The primary contrast is the diamond; an arrow points at a difference beyond the scale."
-    )
-    said = (
-        caption
-        + " "
-        + "; ".join(f"{r.name}: {points(r.difference)} {interval(r.low, r.high)}, {r.verdict}" for r in rows)
-    )
-    return Figure(name, caption, said, wide, narrow)
-
-
-def _head(facts: Facts, student: str) -> list[Block]:
-    """A heading per student, where there are several."""
-    return [Heading(f"Student “{student}”")] if len(facts.students) > 1 else []
-
-
-def _of(facts: Facts, student: str) -> str:
-    return f" (student “{student}”)" if len(facts.students) > 1 else ""
-
-
-def _contrast_grid(facts: Facts, student: str, frame: pd.DataFrame, metric: str, attempt: str) -> Grid:
-    headings = ("means", "difference, pp", P90, "p", "seeds better")
-    columns = [Column("contrast"), Column("verdict"), *(Column(name, True) for name in headings)]
-    rows = []
-    for _, row in frame.iterrows():
-        reason = "" if absent(row["reason"]) else str(row["reason"])
-        rows.append(
-            [
-                Cell(str(row["contrast"]), small=words(row["effect"]), tone="primary" if row["is_primary"] else ""),
-                Cell(words(row["verdict"]), small=reason, tone="long" if reason else ""),
-                Cell(number(row["arm_mean"]), small=number(row["control_mean"])),
-                Cell(points(row["difference"], unit=False), small=interval(row["low"], row["high"])),
-                Cell(interval(row["low90"], row["high90"])),
-                Cell(
-                    probability(row["p"]), small="" if absent(row["p_holm"]) else f"Holm {probability(row['p_holm'])}"
-                ),
-                Cell(percent(row["seeds_better"], 0)),
-            ]
-        )
-    first_row = frame.iloc[0]
-    replication = f"{plural(first_row['S'], 'seed')}, {plural(first_row['n'], 'test text')}"
-    name = METRICS.get(metric, metric)
-    caption = f"Contrasts in {name}{_of(facts, student)}: {replication}; below the difference its {P95} interval"
-    if attempt == "rescue":
-        caption += "; second analysis, in which collapsed seeds were replaced in all arms"
-    folded = (
-        ""
-        if metric == facts.metric and attempt == "as_run"
-        else f"The same in {name}"
-        if attempt == "as_run"
-        else "With collapsed seeds replaced"
-    )
-    return Grid(caption, columns, rows, folded=folded, in_markdown=metric == facts.metric)
-
-
 def arm_scores(facts: Facts) -> Section:
-    """Return one dot per seed and arm, and the means."""
+    """Return one dot per run and arm, and the means."""
     section = ("scores", "Scores of each arm")
     table = facts.table("scores")
     if table is None:
@@ -137,7 +42,7 @@ def arm_scores(facts: Facts) -> Section:
         if mine.empty:
             blocks.append(Note(f"No test scores of student “{student}”.", "absent"))
             continue
-        blocks += _head(facts, student)
+        blocks += heading(facts, student)
         collapsed = _collapsed(facts, student)
         blocks.append(_dots(facts, student, mine[mine["metric"] == facts.metric], collapsed))
         blocks.append(_score_grid(facts, student, mine, collapsed))
@@ -171,8 +76,8 @@ def _dots(facts: Facts, student: str, frame: pd.DataFrame, collapsed: dict[tuple
     wide, narrow = scores(name, rows)
     cross = " A cross is a run that collapsed; it counts." if any(any(bad) for *_, bad in rows) else ""
     floor = " The floor is in the table only." if len(shown) < len(arms) else ""
-    marks = f"one mark per seed, the line and the figure are the mean.{cross}{floor}"
-    caption = f"{metric[:1].upper()}{metric[1:]} on the test texts{_of(facts, student)}: {marks}"
+    marks = f"one mark per run, the line and the figure are the mean.{cross}{floor}"
+    caption = f"{metric[:1].upper()}{metric[1:]} on the test texts{of_student(facts, student)}: {marks}"
     said = (
         caption
         + " "
@@ -200,7 +105,7 @@ def _score_grid(facts: Facts, student: str, frame: pd.DataFrame, collapsed: dict
         rows.append([*row, Cell(count(bad), tone="warned" if bad else "")])
     columns = [Column("arm"), Column("training rows", True), Column("runs", True)]
     columns += [*(Column(METRICS.get(m, m), True) for m in metrics), Column("collapsed or failed", True)]
-    return Grid(f"Test scores of each arm{_of(facts, student)}: means over seeds, sd between seeds", columns, rows)
+    return Grid(f"Test scores of each arm{of_student(facts, student)}: means over runs, sd between runs", columns, rows)
 
 
 def _train_rows(trainings: pd.DataFrame | None, student: str, arm: str) -> str:
@@ -241,7 +146,7 @@ def _curve_figure(facts: Facts, student: str, frame: pd.DataFrame) -> Figure:
         best = dict(zip(zip(mine["arm"], mine["fold"], mine["seed"]), mine["best_step"]))
     panels = []
     for arm in in_arm_order(frame["arm"].unique()):
-        runs = []
+        runs: list[dict[str, Any]] = []
         for (fold, seed), run in frame[frame["arm"] == arm].sort_values("step").groupby(["fold", "seed"]):
             key = (arm, fold, seed)
             runs.append(
@@ -257,8 +162,9 @@ def _curve_figure(facts: Facts, student: str, frame: pd.DataFrame) -> Figure:
     wide, narrow = curves(name, panels)
     dashed = " Dashed, with a cross: collapsed runs." if collapsed else ""
     caption = (
-        f"Dev macro-F1 by optimiser step{_of(facts, student)}, one line per seed; the ring marks the state that was kept."
-        f"{dashed} Dev texts are labelled by the arm’s own source, so levels of different arms are not comparable; shapes are."
+        f"Dev macro-F1 by optimiser step{of_student(facts, student)}, one line per seed; the ring marks the state "
+        f"that was kept.{dashed} Dev texts are labelled by the arm’s own source, so levels of different arms are not "
+        "comparable; shapes are."
     )
     ends = []
     for arm, found in panels:
@@ -278,7 +184,7 @@ def confusions(facts: Facts) -> Section:
         caption = f"Consensus labels against gold, on {facts.open_words}: {right}"
         blocks.append(_confusion_grid(caption, table, names, "consensus"))
     elif facts.consensus is not None:
-        blocks.append(Note("No gold outside the test texts: no matrix of the consensus labels.", "absent"))
+        blocks.append(Note(f"No matrix of the consensus labels: {facts.no_gold}.", "absent"))
     predictions = facts.table("predictions")
     if predictions is None:
         blocks.append(Note(facts.why_absent("predictions"), "absent"))
@@ -303,7 +209,7 @@ def _student_matrices(facts: Facts, predictions: pd.DataFrame, gold: pd.Series) 
             table = confusion(truth, mine["predicted"], facts.label_names)
             runs = len(mine[["fold", "seed"]].drop_duplicates())
             caption = (
-                f"Classifier trained on “{arm}”{_of(facts, student)} against gold, on the test texts, "
+                f"Classifier trained on “{arm}”{of_student(facts, student)} against gold, on the test texts, "
                 f"{plural(runs, 'run')} together: {percent(accuracy(table))} right"
             )
             folded = "" if place == 0 else f"Student “{student}”, trained on “{arm}”"

@@ -50,7 +50,7 @@ class Facts:
         """Return a sentence that says which table is missing, and which stage writes it."""
         for name in names:
             if not self.folder.has(name):
-                return f"Not there yet: the stage `{STAGE_OF[name]}` has not been run (it writes the table {name})."
+                return f"Not there yet: the stage “{STAGE_OF[name]}” has not been run (it writes the table {name})."
             if self.table(name) is None:
                 return f"Nothing to show: the table {name} is empty."
         return "Nothing to show."
@@ -149,34 +149,46 @@ class Facts:
         return str(min(frame["metric"]))
 
     def contrasts(
-        self, student: str | None = None, metric: str | None = None, attempt: str = "as_run"
+        self,
+        student: str | None = None,
+        metric: str | None = None,
+        attempt: str = "as_run",
+        scope: str | None = "all",
     ) -> pd.DataFrame | None:
-        """Return the rows of the comparison over all classes, the primary contrast first; None where there are none."""
+        """Return rows of the comparison, the primary contrast first; None where there are none.
+
+        `scope` None: the groups of test texts. `is_primary` holds for one contrast in every metric and attempt.
+        """
         comparison = self.table("comparison")
         if comparison is None:
             return None
-        chosen = (
-            (comparison["attempt"] == attempt)
-            & (comparison["metric"] == (metric or self.metric))
-            & (comparison["scope"] == "all")
-        )
+        first = comparison["is_primary"].fillna(False).astype(bool)
+        primary = set(zip(comparison.loc[first, "student"], comparison.loc[first, "contrast"]))
+        chosen = (comparison["attempt"] == attempt) & (comparison["metric"] == (metric or self.metric))
+        chosen &= comparison["scope"] != "all" if scope is None else comparison["scope"] == scope
         if student is not None:
             chosen &= comparison["student"] == student
         frame = comparison[chosen]
-        order = {name: k for k, name in enumerate(self.students)}
-        place = frame["student"].map(order)
-        known = {name: k for k, name in enumerate(CONTRAST_ORDER)}
-        rank = frame["effect"].map(known).fillna(len(known))
-        frame = frame.assign(_s=place, _p=~frame["is_primary"].astype(bool), _r=rank).sort_values(
-            ["_s", "_p", "_r", "contrast"]
-        )
-        return None if frame.empty else frame.drop(columns=["_s", "_p", "_r"])
+        effects = {name: k for k, name in enumerate(CONTRAST_ORDER)}
+        order = {
+            "_student": frame["student"].map({name: k for k, name in enumerate(self.students)}),
+            "_later": [pair not in primary for pair in zip(frame["student"], frame["contrast"])],
+            "_effect": frame["effect"].map(effects).fillna(len(effects)),
+        }
+        frame = frame.assign(**order).sort_values([*order, "contrast", "scope"])
+        frame = frame.assign(is_primary=~frame["_later"].astype(bool)).drop(columns=list(order))
+        return None if frame.empty else frame
 
     def primary(self, student: str, attempt: str = "as_run") -> pd.Series | None:
         """Return the primary contrast of a student, or None."""
         frame = self.contrasts(student, attempt=attempt)
-        frame = None if frame is None else frame[frame["is_primary"].astype(bool)]
+        frame = None if frame is None else frame[frame["is_primary"]]
         return None if frame is None or frame.empty else frame.iloc[0]
+
+    @property
+    def no_gold(self) -> str:
+        """Why the labels cannot be held against gold."""
+        return "there is no gold" if self.gold is None else "there is no gold outside the test texts"
 
 
 CONTRAST_ORDER = (

@@ -31,11 +31,12 @@ from consenso.report.plots import accuracy_by_level, distribution, levels
 from consenso.tables import LABEL_STATUSES, VOTE_STATUSES
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 LEVELS = ("high", "medium", "low")
 MOST_RINGS = 12
-"""With more annotators than this their rings hide each other, and the chart leaves them to the table."""
+"""With more annotators than this their rings hide each other, and the chart shows their range."""
 
 
 def label_distribution(facts: Facts) -> Section:
@@ -44,40 +45,41 @@ def label_distribution(facts: Facts) -> Section:
     labels, votes = facts.consensus, facts.table("votes")
     if facts.open_gold is None and labels is None and votes is None:
         return Section(*section, [Note(facts.why_absent("texts", "votes", "labels"), "absent")], group="The labels")
-    names, ids = facts.label_names, None if facts.open_gold is None else facts.open_gold.index
-    counted: dict[str, pd.Series] = {}
-    if facts.open_gold is not None:
-        counted["gold"] = facts.open_gold
+    ids = None if facts.open_gold is None else facts.open_gold.index
+    sources: list[tuple[str, pd.Series]] = [] if facts.open_gold is None else [("gold", facts.open_gold)]
     if labels is not None:
-        counted["consensus"] = _among(labels, ids)["label"].dropna()
-    people = (
-        {}
-        if votes is None
-        else {str(who): frame["label"].dropna() for who, frame in _among(votes, ids).groupby("annotator")}
-    )
-    rows = {**counted, **people}
-    tally = {who: given.value_counts().reindex(names, fill_value=0) for who, given in rows.items()}
-    share = {who: [float(n) / max(int(found.sum()), 1) for n in found] for who, found in tally.items()}
-    shown = {who: share[who] for who in people} if len(people) <= MOST_RINGS else {}
-    texts = plural(len(ids), "text") if ids is not None else "all texts"
-    note = "" if ids is not None else " There is no gold to compare with."
-    wide, narrow = distribution(names, share.get("gold"), share.get("consensus"), shown)
-    caption = f"Share of each label among {texts}{' with gold outside the test' if ids is not None else ''}.{note}"
-    said = "; ".join(
-        f"{name}: " + ", ".join(f"{who} {percent(share[who][k])}" for who in counted) for k, name in enumerate(names)
-    )
-    legend = [("bar-gold", "gold"), ("diamond-consensus", "consensus"), ("ring", "one annotator")]
-    keep = {"gold": "gold" in counted, "consensus": "consensus" in counted, "one annotator": bool(shown)}
-    figure = Figure("distribution", caption, f"{caption} {said}", wide, narrow, [(c, w) for c, w in legend if keep[w]])
-    columns = [Column("label"), *(Column(who, number=True) for who in rows)]
-    body = [
-        [Cell(name), *(Cell(percent(share[who][k]), small=count(tally[who].iloc[k])) for who in rows)]
-        for k, name in enumerate(names)
+        sources.append(("consensus", _among(labels, ids)["label"].dropna()))
+    panel = [] if votes is None else list(_among(votes, ids).groupby("annotator")["label"])
+    tallies = [
+        given.value_counts().reindex(facts.label_names, fill_value=0).to_numpy() for _, given in (*sources, *panel)
     ]
-    grid = Grid(
-        "Shares and counts of the valid votes", columns, body, folded="The same as a table", in_markdown=len(rows) <= 12
-    )
+    shares = [tally / max(int(tally.sum()), 1) for tally in tallies]
+    figure = _distribution_figure(facts, [who for who, _ in sources], shares, ids)
+    columns = [Column("label"), *(Column(str(who), number=True) for who, _ in (*sources, *panel))]
+    body = []
+    for k, name in enumerate(facts.label_names):
+        row = [Cell(percent(share[k]), small=count(tally[k])) for share, tally in zip(shares, tallies)]
+        body.append([Cell(name), *row])
+    caption = "Shares and counts of the valid votes"
+    grid = Grid(caption, columns, body, folded="The same as a table", in_markdown=len(columns) <= 13)
     return Section(*section, [figure, grid], group="The labels")
+
+
+def _distribution_figure(facts: Facts, sources: list[str], shares: list[np.ndarray], ids: pd.Index | None) -> Figure:
+    """`shares`: of each label, first from gold and consensus as far as `sources` has them, then from each annotator."""
+    named, people = dict(zip(sources, shares)), shares[len(sources) :]
+    few = len(people) <= MOST_RINGS
+    wide, narrow = distribution(facts.label_names, named.get("gold"), named.get("consensus"), people, few)
+    texts = f"all texts; {facts.no_gold}" if ids is None else f"{plural(len(ids), 'text')} with gold outside the test"
+    caption = f"Share of each label among {texts}."
+    lines = []
+    for k, name in enumerate(facts.label_names):
+        lines.append(f"{name}: " + ", ".join(f"{who} {percent(share[k])}" for who, share in named.items()))
+    legend = [(mark, who) for mark, who in (("bar-gold", "gold"), ("diamond-consensus", "consensus")) if who in named]
+    if people:
+        everyone = f"from the lowest to the highest of {len(people)} annotators"
+        legend.append(("ring", "one annotator") if few else ("line", everyone))
+    return Figure("distribution", caption, f"{caption} {'; '.join(lines)}", wide, narrow, legend)
 
 
 def _among(frame: pd.DataFrame, ids: pd.Index | None) -> pd.DataFrame:
@@ -85,56 +87,56 @@ def _among(frame: pd.DataFrame, ids: pd.Index | None) -> pd.DataFrame:
 
 
 MEASURES = {
-    "alpha": "Krippendorff’s alpha",
-    "fleiss": "Fleiss’ kappa",
-    "cohen": "Cohen’s kappa",
-    "raw": "raw agreement",
+    "alpha": ("Krippendorff’s alpha", "all annotators"),
+    "fleiss": ("Fleiss’ kappa", "all annotators"),
+    "cohen": ("Cohen’s kappa", "mean over pairs"),
+    "raw": ("raw agreement", "mean over pairs"),
+    "consistency": ("agreement of an annotator with itself", "mean over annotators"),
 }
+"""Measure → its name, and what its value over all annotators is."""
+NO_PAIRS = "There are no pairs to compare: agreement needs at least two annotators who labelled the same texts."
 
 
 def agreement(facts: Facts) -> Section:
-    """Return the pairwise heat table and the measures over all annotators."""
+    """Return the measures over all annotators, the pairwise heat table, and the measures per label and annotator."""
     section = ("agreement", "Agreement between annotators")
     table = facts.table("agreement")
     if table is None:
         return Section(*section, [Note(facts.why_absent("agreement"), "absent")])
-    pairs = table[table["scope"].str.contains(" × ", regex=False) & table["measure"].isin(["cohen", "raw"])]
-    blocks: list[Block] = []
-    overall = table[~table["scope"].str.contains(" × ", regex=False)]
+    between = table["measure"].isin(["cohen", "raw"])
+    pairs = table[between & table["scope"].str.contains(" × ", regex=False)]
+    overall = table[table["scope"].isin(["all", "mean"]) & table["measure"].isin(list(MEASURES))]
     order = {name: k for k, name in enumerate(MEASURES)}
-    overall = overall.assign(_o=overall["measure"].map(order).fillna(9)).sort_values(["_o", "measure", "scope"])
-    body = [_measure_row(row) for _, row in overall.iterrows()]
-    columns = [
-        Column("measure"),
-        Column("over"),
-        Column("value", True),
-        Column(f"{P95} interval", True),
-        Column("texts", True),
-    ]
-    if body:
-        blocks.append(
-            Grid(
-                "1 means that they always agree, 0 what chance would give (raw agreement is not corrected for chance)",
-                columns,
-                body,
-            )
-        )
-    if pairs.empty:
-        blocks.append(
-            Note(
-                "There are no pairs to compare: agreement needs at least two annotators who labelled the same texts.",
-                "absent",
-            )
-        )
-    else:
-        blocks.append(_heat(pairs))
+    overall = overall.sort_values("measure", key=lambda names: names.map(order))
+    blocks: list[Block] = []
+    if len(overall):
+        body = [[*cells(*MEASURES[row["measure"]]), *_measured(row)] for _, row in overall.iterrows()]
+        caption = "1 means that they always agree, 0 what chance would give (raw agreement is not corrected for chance)"
+        blocks.append(Grid(caption, [Column("measure"), Column("over"), *MEASURED], body))
+    blocks.append(Note(NO_PAIRS, "absent") if pairs.empty else _heat(pairs))
+    special = (
+        ("specific", "label", "The chance that a second annotator gives the label that a first one gave", "By label"),
+        (
+            "consistency",
+            "annotator",
+            "Share of an annotator’s commonest answer over its repetitions",
+            "By annotator",
+        ),
+    )
+    for measure, what, caption, folded in special:
+        rows = table[(table["measure"] == measure) & ((measure == "specific") | (table["scope"] != "all"))]
+        if len(rows):
+            body = [[Cell(str(row["scope"])), *_measured(row)] for _, row in rows.iterrows()]
+            blocks.append(Grid(caption, [Column(what), *MEASURED], body, folded=folded, in_markdown=False))
     return Section(*section, blocks)
 
 
-def _measure_row(row: pd.Series) -> list[Cell]:
+MEASURED = (Column("value", True), Column(f"{P95} interval", True), Column("texts", True))
+
+
+def _measured(row: pd.Series) -> list[Cell]:
     spread = MISSING if absent(row["low"]) else f"{number(row['low'])} to {number(row['high'])}"
-    scope = {"all": "all annotators", "mean": "mean over pairs"}.get(row["scope"], row["scope"])
-    return cells(MEASURES.get(row["measure"], row["measure"]), scope, number(row["value"]), spread, count(row["n"]))
+    return cells(number(row["value"]), spread, count(row["n"]))
 
 
 def _heat(pairs: pd.DataFrame) -> Grid:
@@ -156,7 +158,10 @@ def _heat(pairs: pd.DataFrame) -> Grid:
             shade = max(0.0, float(kappa)) if kappa is not None and not absent(kappa) else None
             row.append(Cell(number(kappa, 2), small="" if raw is None else percent(raw, 0), heat=shade))
         rows.append(row)
-    caption = "Cohen’s kappa of each pair (stronger colour: closer agreement); the small figure is the share of texts with the same label"
+    caption = (
+        "Cohen’s kappa of each pair (stronger colour: closer agreement); the small figure is the share of texts with "
+        "the same label"
+    )
     return Grid(caption, [Column("annotator"), *(Column(name, True) for name in people)], rows, heat=True)
 
 
@@ -171,7 +176,10 @@ def consensus_levels(facts: Facts) -> Section:
     if len(scored):
         bars = _bars(scored)
         wide, narrow = levels(bars, len(labels))
-        caption = f"Texts by consensus score: the share of the annotators’ valid votes for the winning label ({plural(len(scored), 'text')} with votes)."
+        caption = (
+            "Texts by consensus score: the share of the annotators’ valid votes for the winning label "
+            f"({plural(len(scored), 'text')} with votes)."
+        )
         said = (
             caption
             + " "
@@ -189,9 +197,11 @@ def consensus_levels(facts: Facts) -> Section:
     blocks.append(Grid("Levels: how united the votes are", columns, body))
     states = labels["status"].value_counts()
     meaning = {
-        "decided": "has a consensus label", "tied": "two labels share the lead", "below_threshold": "the winner is below the threshold",
+        "decided": "has a consensus label",
+        "tied": "two labels share the lead",
+        "below_threshold": "the winner is below the threshold",
         "no_votes": "nobody gave a valid label",
-    }  # fmt: skip
+    }
     body = [
         [Cell(meaning[s]), Cell(count(states.get(s, 0))), Cell(percent(states.get(s, 0) / len(labels)))]
         for s in LABEL_STATUSES
@@ -235,7 +245,8 @@ def problematic_cases(facts: Facts) -> Section:
         ["score", "entropy_bits", "text_id"], ascending=[True, False, True], na_position="first"
     ).head(most)
     kept = "" if facts.open_ids is None else " Test texts are not listed."
-    caption = f"{plural(total, 'text')} of {count(len(labels))} count as problematic; the {count(len(hard))} most disputed are listed.{kept}"
+    listed = f"the {count(len(hard))} most disputed are listed.{kept}"
+    caption = f"{plural(total, 'text')} of {count(len(labels))} count as problematic; {listed}"
     return Section(*section, [Cases(caption, _cases(facts, hard, texts, votes))])
 
 
@@ -306,7 +317,7 @@ def annotators(facts: Facts) -> Section:
         judged = f"accuracy and macro-F1 of its valid votes against gold, on {facts.open_words}"
         caption = f"Votes of each annotator, the best first; {judged}"
     else:
-        caption = "Votes of each annotator; no accuracy, because there is no gold outside the test texts"
+        caption = f"Votes of each annotator; no accuracy, because {facts.no_gold}"
     return Section(*section, [Grid(caption, columns, rows)])
 
 
@@ -328,7 +339,7 @@ def accuracy_levels(facts: Facts) -> Section:
     if gold is None:
         return Section(
             *section,
-            [Note("No gold outside the test texts: the consensus cannot be held against human labels.", "absent")],
+            [Note(f"The consensus cannot be held against human labels: {facts.no_gold}.", "absent")],
         )
     judged = labels[labels["text_id"].isin(gold.index)]
     right = judged["label"].eq(judged["text_id"].map(gold))
@@ -355,9 +366,6 @@ def accuracy_levels(facts: Facts) -> Section:
     blocks: list[Block] = [Figure("by-level", caption, said, wide, narrow)]
     blocks.append(Grid("Accuracy of the decided texts", columns, body, folded="The same as a table"))
     if undecided:
-        blocks.append(
-            Note(
-                f"{plural(undecided, 'further text')} with gold without a consensus label: neither right nor wrong here."
-            )
-        )
+        more = plural(undecided, "further text")
+        blocks.append(Note(f"{more} with gold have no consensus label: neither right nor wrong here."))
     return Section(*section, blocks)

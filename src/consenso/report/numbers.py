@@ -25,7 +25,7 @@ def confusion(gold: pd.Series, given: pd.Series, names: Sequence[str]) -> np.nda
 
 
 def accuracy(table: np.ndarray, *, decided: bool = False) -> float:
-    """Return the share of texts with the right label; without a label counts as wrong, unless only the decided count."""
+    """Return the share of texts with the right label; one without a label is wrong, or left out with `decided`."""
     total = table[:, :-1].sum() if decided else table.sum()
     return float(table[:, :-1].trace() / total) if total else math.nan
 

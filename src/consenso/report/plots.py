@@ -11,6 +11,7 @@ from consenso.report.blocks import interval, number, percent, points
 from consenso.report.drawing import INK, Canvas, draw, font, shorten
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
 
 Drawing = tuple[str, str]
@@ -34,8 +35,8 @@ def arm_look(arm: str) -> tuple[str, str]:
 
 def _rows(canvas: Canvas, labels: Sequence[str], *, right: float, bottom: float = 34) -> Axes:
     """Axes with one row per label, the first on top; wide: names at the left, narrow: above their row."""
-    most = 30
-    gutter = 8 if canvas.narrow else 22 + 7.2 * max(len(shorten(label, most)) for label in labels)
+    most = 34
+    gutter = 8 if canvas.narrow else 24 + 6.6 * max(len(shorten(label, most)) for label in labels)
     ax = canvas.axes(gutter, right, 6, bottom)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_yticks([])
@@ -57,11 +58,12 @@ def _at(row: int, canvas: Canvas) -> float:
 
 def distribution(
     names: Sequence[str],
-    gold: Sequence[float] | None,
-    consensus: Sequence[float] | None,
-    annotators: Mapping[str, Sequence[float]],
+    gold: np.ndarray | None,
+    consensus: np.ndarray | None,
+    annotators: Sequence[np.ndarray],
+    rings: bool = True,
 ) -> Drawing:
-    """Draw the share of each label: gold as a bar, consensus as a diamond, each annotator as a ring."""
+    """Draw the share of each label: gold a bar, consensus a diamond, each annotator a ring (or all of them a line)."""
 
     def paint(canvas: Canvas) -> None:
         ax = _rows(canvas, names, right=16)
@@ -70,21 +72,22 @@ def distribution(
             y = _at(row, canvas)
             if gold is not None:
                 ax.barh(y, gold[row], height=size, color=INK["gold"], alpha=0.45, linewidth=0)
-            for shares in annotators.values():
-                ax.plot(shares[row], y, "o", ms=6, mfc="none", mec=INK["muted"], mew=1.1)
+            given = [shares[row] for shares in annotators]
+            if rings:
+                ax.plot(given, [y] * len(given), "o", ms=6, mfc="none", mec=INK["muted"], mew=1.1)
+            else:
+                ax.plot([min(given), max(given)], [y, y], color=INK["muted"], lw=1.4)
             if consensus is not None:
                 ax.plot(consensus[row], y, "D", ms=7.5, color=INK["consensus"], mec=INK["paper"], mew=1)
-        high = max(
-            [max(shares) for shares in (gold, consensus, *annotators.values()) if shares is not None and len(shares)]
-            or [1]
-        )
+        found = [share for shares in (gold, consensus, *annotators) if shares is not None for share in shares]
+        high = max(found, default=1.0)
         _share_axis(ax, high)
 
     return draw("distribution", paint, lambda narrow: 48 + len(names) * (44 if narrow else 32))
 
 
 def _share_axis(ax: Axes, high: float, low: float = 0) -> None:
-    step = next((s for s in (0.05, 0.1, 0.2) if (high - low) / s <= 5), 0.25)
+    step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 5), 0.25)
     last = min(1.0, math.ceil(high * 1.02 / step) * step)
     ticks = [low + k * step for k in range(round((last - low) / step) + 1)]
     ax.set_xlim(low, last + 0.02 * (last - low))

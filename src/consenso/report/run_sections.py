@@ -62,7 +62,7 @@ def _figures(text: Any) -> str:
         return str(text)
     if not isinstance(found, dict):
         return str(found)
-    said = "; ".join(f"{key}: {_plain(value)}" for key, value in found.items())
+    said = "; ".join(f"{key}: {_plain(value)}" for key, value in found.items() if key != "contrasts")
     return said if len(said) <= 240 else said[:239] + "…"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from consenso.report.blocks import Section
-from consenso.report.classifier_sections import arm_scores, confusions, contrasts, learning_curves
+from consenso.report.classifier_sections import arm_scores, confusions, learning_curves
+from consenso.report.contrast_section import contrasts
 from consenso.report.facts import Facts
 from consenso.report.label_sections import (
     accuracy_levels,

@@ -9,7 +9,7 @@ from typing import Any
 
 from consenso.errors import MissingExtraError
 from consenso.report.answer import make_answer
-from consenso.report.blocks import Answer, Section
+from consenso.report.blocks import THIN, Answer, Section
 from consenso.report.export import open_folder
 from consenso.report.facts import Facts
 from consenso.report.markdown import as_markdown
@@ -54,7 +54,11 @@ def as_html(name: str, answer: Answer, sections: list[Section]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     whole = markupsafe.Markup('<span class="nb">macro-F1</span>')
-    environment.filters["unbroken"] = lambda text: markupsafe.escape(text).replace("macro-F1", whole)
+
+    def unbroken(text: str) -> markupsafe.Markup:
+        return markupsafe.escape(text).replace("macro-F1", whole).replace(" %", f"{THIN}%")
+
+    environment.filters["unbroken"] = unbroken
     template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
     style = (here / "style.css").read_text(encoding="utf-8")
     return str(template.render(name=name, answer=answer, sections=sections, style=style))

@@ -1,0 +1,576 @@
+"""Guards: each is made to fail on an experiment that is otherwise sound, and the verdict follows."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from consenso import LabelSchema
+from consenso.compare import CONSEQUENCES, GUARDS, VERDICTS, check_guards, compare_arms, exit_code, explain
+from consenso.compare.guards_of_runs import predicts_one_class
+from consenso.tables import ARMS, FOLDS, TEXTS, TRAININGS, check
+from consenso.tables import GUARDS as GUARDS_TABLE
+
+NAMES = np.array(["no", "yes", "maybe"])
+SKILLS = {
+    "gold": 0.80, "gold-aligned": 0.79, "consensus": 0.78, "consensus-kept": 0.77, "consensus-random": 0.77,
+    "gold-kept": 0.78, "floor": 0.0,
+}  # fmt: skip
+SEEDS = range(1, 7)
+
+
+@functools.cache
+def sound(skills, n_test):
+    """The frames of a sound experiment, built once; `World` hands out copies."""
+    world = World.__new__(World)
+    world.build(dict(skills), n_test)
+    return world
+
+
+class World:
+    """A sound little experiment: 240 train, 60 dev, 300 test texts, six seeds, seven arms. Tests break one thing."""
+
+    def __init__(self, skills=SKILLS, n_test=300):
+        made = vars(sound(tuple(skills.items()), n_test))
+        vars(self).update({name: getattr(value, "copy", lambda value=value: value)() for name, value in made.items()})
+
+    def build(self, skills, n_test):
+        rng = np.random.default_rng(0)
+        parts = ["train"] * 240 + ["dev"] * 60 + ["test"] * n_test
+        ids = [f"t{i:04d}" for i in range(len(parts))]
+        gold = NAMES[rng.choice(3, len(ids), p=[0.5, 0.3, 0.2])]
+        self.texts = pd.DataFrame({"text_id": ids, "text": [f"Text number {i}." for i in ids], "gold": gold})
+        self.folds = pd.DataFrame({"fold": 0, "text_id": ids, "part": parts})
+        self.gold = self.texts.set_index("text_id")["gold"]
+        wrong = rng.random(len(ids)) < 0.15
+        voted = np.where(wrong, NAMES[rng.integers(0, 3, len(ids))], gold).astype(object)
+        voted[rng.random(len(ids)) < 0.05] = None
+        self.labels = pd.DataFrame({"text_id": ids, "label": voted})
+        self.labels["status"] = np.where(self.labels["label"].isna(), "tied", "decided")
+        self.skills = skills
+        self.arms = self._arms()
+        self.predictions = self._predictions()
+        runs = self.predictions[["student", "arm", "seed"]].drop_duplicates()
+        self.trainings = runs.assign(fold=0, attempt="as_run", status="ok")
+        self.leaks = None
+
+    def _arms(self):
+        blocks = []
+        aligned = self.labels["label"].notna().to_numpy()
+        for arm in self.skills:
+            for seed in SEEDS:
+                drop = np.random.default_rng(seed).random(len(aligned)) < 0.1 if arm == "consensus-random" else False
+                kept = (np.arange(len(aligned)) % 10 != 0) if arm.endswith("-kept") else ~np.asarray(drop)
+                chosen = np.ones(len(aligned), bool) if arm in {"gold", "floor"} else aligned & kept
+                source, target = ("consensus", "label") if arm.startswith("consensus") else ("gold", "gold")
+                rows = self.folds.assign(target=(self.labels if target == "label" else self.texts)[target])[chosen]
+                rows = rows[rows["part"] != "test"].assign(arm=arm, seed=seed, source=source)
+                blocks.append(rows.assign(row=rows.groupby("part").cumcount()))
+        return pd.concat(blocks, ignore_index=True)
+
+    def _predictions(self):
+        test = self.folds.loc[self.folds["part"] == "test", "text_id"]
+        truth = self.gold[test].to_numpy()
+        codes = pd.Index(NAMES).get_indexer(truth)
+        blocks = []
+        for arm, skill in self.skills.items():
+            for seed in SEEDS:
+                rng = np.random.default_rng([seed, *arm.encode()])
+                right = rng.random(len(truth)) < skill
+                guess = NAMES[np.where(right, codes, (codes + rng.integers(1, 3, len(truth))) % 3)]
+                guess = np.full(len(truth), "no", dtype=object) if arm == "floor" else guess
+                blocks.append(pd.DataFrame({"arm": arm, "seed": seed, "text_id": test, "predicted": guess}))
+        return pd.concat(blocks, ignore_index=True).assign(student="frozen")
+
+    def guards(self, **more):
+        given = {
+            "predictions": self.predictions, "gold": self.gold, "arms": self.arms, "folds": self.folds,
+            "leaks": self.leaks, "texts": self.texts, "trainings": self.trainings, "labels": self.labels,
+            "schema": LabelSchema.from_names(NAMES), "margin": 0.05, **more,
+        }  # fmt: skip
+        return check_guards(**given)
+
+    def guard(self, name, **more):
+        with mock.patch.dict(GUARDS, {name: GUARDS[name]}, clear=True):
+            found = self.guards(**more).iloc[0]
+        return found["outcome"], found["reason"], json.loads(found["figures"])
+
+    def compare(self, **more):
+        found = compare_arms(
+            self.predictions, self.gold, guards=self.guards(), trainings=self.trainings, margin=0.05,
+            schema=LabelSchema.from_names(NAMES), **more,
+        )  # fmt: skip
+        return found[found["metric"] == "macro_f1"].set_index("contrast")
+
+    def primary(self):
+        return self.compare().loc["consensus − gold-aligned"]
+
+
+def test_a_sound_experiment_passes_and_gets_a_verdict():
+    world = World()
+    found = world.guards()
+    pd.testing.assert_frame_equal(check(found, GUARDS_TABLE), found)
+    outcomes = found.set_index("guard")["outcome"]
+    assert set(outcomes.index) == set(GUARDS)
+    passed = ["leakage", "alignment", "collapse", "gold beats the floor", "margin", "seeds differ", "low power"]
+    assert outcomes[[*passed, "failed runs", "test texts", "classes"]].eq("passed").all()
+    assert outcomes[["negative control", "contamination", "fixed before scoring"]].eq("not_checked").all()
+    assert world.primary()["verdict"] in {"EQUIVALENT", "NON-INFERIOR", "INCONCLUSIVE", "WORSE"}
+
+
+def test_the_tables_of_the_sound_experiment_are_tables():
+    world = World()
+    for frame, table in ((world.texts, TEXTS), (world.folds, FOLDS), (world.arms, ARMS), (world.trainings, TRAININGS)):
+        check(frame, table)
+
+
+def test_every_guard_and_every_word_is_documented():
+    page = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^### (.+)$", page, re.MULTILINE))
+    assert headings == set(GUARDS)
+    assert set(re.findall(r"^\| \*\*([A-Z -]+)\*\*", page, re.MULTILINE)) == set(VERDICTS)
+
+
+def test_every_guard_explains_itself_in_one_sentence():
+    assert all(explain(name).endswith(".") for name in GUARDS)
+    assert set(CONSEQUENCES) < set(GUARDS)
+
+
+# leakage
+
+
+@pytest.mark.parametrize("copy", ["Text number t0005.", "  TEXT  number: “t0005” "])
+def test_a_test_text_that_stands_in_train_makes_the_verdict_invalid(copy):
+    world = World()
+    world.texts.loc[world.texts["text_id"] == "t0400", "text"] = copy
+    outcome, reason, figures = world.guard("leakage")
+    assert outcome == "failed"
+    assert reason.startswith("1 test text(s) also in train, for example t0400 = t0005")
+    assert figures["remaining"] == 1
+    assert set(world.compare()["verdict"]) == {"INVALID"}
+    assert "leakage: 1 test text(s) also in train" in world.primary()["sentence"]
+    assert exit_code(world.primary()["verdict"]) == 4
+
+
+def test_texts_of_punctuation_alone_are_not_repeats_of_each_other():
+    world = World()
+    world.texts.loc[world.texts["text_id"] == "t0400", "text"] = "!!!"
+    world.texts.loc[world.texts["text_id"] == "t0005", "text"] = "?"
+    assert world.guard("leakage")[0] == "passed"
+
+
+def test_training_on_a_test_text_is_leakage_whatever_the_folds_say():
+    world = World()
+    extra = world.arms[world.arms["part"] == "train"].iloc[[0]].assign(text_id="t0450", row=10_000)
+    extra["target"] = world.gold["t0450"] if extra["source"].item() == "gold" else extra["target"]
+    world.arms = pd.concat([world.arms, extra])
+    assert world.guard("leakage")[1].startswith("1 test text(s) also in what arms were trained on")
+
+
+def test_dev_texts_may_not_stand_in_train_or_test():
+    world = World()
+    world.texts.loc[world.texts["text_id"] == "t0250", "text"] = "text number t0005"
+    assert "1 dev text(s) also in train" in world.guard("leakage")[1]
+    world.texts.loc[world.texts["text_id"] == "t0250", "text"] = "text number t0405"
+    assert "1 test text(s) also in dev" in world.guard("leakage")[1]
+
+
+def test_a_group_may_not_stand_on_both_sides():
+    world = World()
+    world.texts["group"] = None
+    world.texts.loc[world.texts["text_id"].isin(["t0003", "t0444"]), "group"] = "document 7"
+    assert "1 test group(s) also in train" in world.guard("leakage")[1]
+
+
+def test_what_was_removed_is_counted_once_per_text():
+    world = World()
+    rows = [("t9", "t0400", "near"), ("t9", "t0401", "normalised"), ("t8", "t0402", "near")]
+    world.leaks = pd.DataFrame(
+        [
+            {"fold": 0, "text_id": a, "part": "train", "other_id": b, "other_part": "test", "level": level,
+             "similarity": 1.0, "same_gold": True} for a, b, level in rows
+        ]
+    )  # fmt: skip
+    outcome, reason, figures = world.guard("leakage")
+    assert (outcome, figures["removed"]) == ("passed", {"near": 1, "normalised": 1})
+    assert "removed before: 1 near, 1 normalised" in reason
+
+
+def test_leakage_without_texts_is_not_checked_but_shared_ids_are_found():
+    world = World()
+    assert world.guard("leakage", texts=None)[0] == "not_checked"
+    assert world.guard("leakage", texts=None, folds=None, arms=None)[0] == "not_checked"
+    world.folds = pd.concat([world.folds, pd.DataFrame({"fold": [1], "text_id": ["t0005"], "part": ["test"]})])
+    world.folds = pd.concat([world.folds, pd.DataFrame({"fold": [1], "text_id": ["t0006"], "part": ["train"]})])
+    assert world.guard("leakage", texts=None)[0] == "not_checked"  # another fold's test text may train this one
+    world.arms.loc[0, "text_id"] = "t0500"
+    assert world.guard("leakage", texts=None)[0] == "failed"
+
+
+# alignment
+
+
+def test_arms_that_differ_in_labels_only_must_hold_the_same_texts():
+    world = World()
+    victim = (world.arms["arm"] == "gold-aligned") & (world.arms["seed"] == 2) & (world.arms["part"] == "train")
+    world.arms = world.arms.drop(world.arms.index[victim][:3])
+    outcome, reason, figures = world.guard("alignment")
+    assert outcome == "failed"
+    assert "consensus and gold-aligned differ in 3 train row(s)" in reason
+    assert figures["contrasts"] == ["consensus − gold-aligned"]
+    found = world.compare()
+    assert found.loc["consensus − gold-aligned", "verdict"] == "INVALID"
+    assert found.loc["consensus-kept − gold-kept", "verdict"] != "INVALID"
+
+
+def test_dev_texts_of_aligned_arms_must_be_the_same():
+    world = World()
+    victim = (world.arms["arm"] == "gold-kept") & (world.arms["part"] == "dev")
+    world.arms = world.arms.drop(world.arms.index[victim][:1])
+    assert "consensus-kept and gold-kept differ in 1 dev row(s)" in world.guard("alignment")[1]
+
+
+def test_labels_joined_by_row_order_are_found():
+    world = World()
+    rows = (world.arms["arm"] == "consensus") & (world.arms["part"] == "train")
+    world.arms.loc[rows, "target"] = np.roll(world.arms.loc[rows, "target"].to_numpy(), 1)
+    assert "training row(s) of consensus carry another label than their text id has" in world.guard("alignment")[1]
+    assert world.primary()["verdict"] == "INVALID"
+
+
+def test_an_arm_that_lacks_test_texts_makes_its_contrasts_invalid():
+    world = World()
+    world.predictions = world.predictions.drop(
+        world.predictions.index[(world.predictions["arm"] == "consensus") & (world.predictions["text_id"] == "t0310")]
+    )
+    found = world.compare()
+    expected = "1 test text(s) are not predicted by every run of consensus and gold-aligned"
+    assert expected in found.loc["consensus − gold-aligned", "reason"]
+    assert found.loc["gold-aligned − gold", "verdict"] != "INVALID"
+
+
+def test_unequal_test_texts_are_found_even_when_the_guards_were_made_elsewhere():
+    world = World()
+    guards = world.guards()
+    fewer = world.predictions[(world.predictions["arm"] != "consensus") | (world.predictions["text_id"] > "t0310")]
+    row = compare_arms(fewer, world.gold, guards=guards, margin=0.05)
+    assert set(row.loc[row["arm"] == "consensus", "verdict"]) == {"INVALID"}
+
+
+def test_a_seed_that_is_missing_without_a_record_makes_the_verdict_invalid():
+    world = World()
+    world.predictions = world.predictions[(world.predictions["arm"] != "consensus") | (world.predictions["seed"] != 3)]
+    found = compare_arms(world.predictions, world.gold, margin=0.05)
+    row = found[found["is_primary"]].iloc[0]
+    assert row["verdict"] == "INVALID"
+    assert "consensus has no predictions for seed(s) 3, and no record of why" in row["reason"]
+
+
+def test_arms_that_share_no_seed_cannot_be_paired():
+    world = World()
+    shifted = world.predictions.assign(seed=world.predictions["seed"] + 10 * (world.predictions["arm"] == "consensus"))
+    found = compare_arms(shifted, world.gold, guards=world.guards().iloc[:0], margin=0.05)
+    assert "consensus and gold-aligned share no seed" in found[found["is_primary"]].iloc[0]["reason"]
+
+
+def test_predictions_in_another_label_language_are_found():
+    world = World()
+    swapped = world.predictions["predicted"].where(world.predictions["arm"] != "consensus", "LABEL_1")
+    world.predictions = world.predictions.assign(predicted=swapped)
+    assert "consensus gives label(s) ['LABEL_1'] that are not among" in world.guard("alignment")[1]
+    assert "consensus gives label(s) ['LABEL_1']" in world.guard("alignment", schema=None)[1]
+
+
+def test_without_a_schema_a_label_that_gold_lacks_may_be_a_class_without_test_gold():
+    world = World()
+    world.predictions.loc[world.predictions.index[:3], "predicted"] = "perhaps"
+    assert world.guard("alignment", schema=None)[0] == "passed"
+    assert world.guard("alignment")[0] == "failed"
+
+
+def test_without_the_arms_table_the_training_texts_are_not_checked():
+    assert World().guard("alignment", arms=None)[0] == "not_checked"
+
+
+# collapse
+
+
+def collapsed(world, arm, seeds):
+    rows = (world.trainings["arm"] == arm) & world.trainings["seed"].isin(seeds)
+    world.trainings.loc[rows, "status"] = "collapsed"
+    return world
+
+
+def test_one_collapse_in_six_is_counted_and_allowed():
+    world = collapsed(World(), "consensus", [1])
+    outcome, reason, figures = world.guard("collapse")
+    assert (outcome, figures["arms"]["consensus"]["collapsed"]) == ("warned", 1)
+    assert "consensus 1 of 6" in reason
+    assert world.primary()["verdict"] not in {"UNSTABLE RECIPE", "INVALID"}
+
+
+def test_two_collapses_in_six_make_the_recipe_unstable():
+    world = collapsed(World(), "gold-aligned", [1, 4])
+    found = world.compare()
+    assert found.loc["consensus − gold-aligned", "verdict"] == "UNSTABLE RECIPE"
+    assert found.loc["consensus − gold", "verdict"] != "UNSTABLE RECIPE"
+    assert "gold-aligned 2 of 6" in found.loc["consensus − gold-aligned", "sentence"]
+    assert exit_code("UNSTABLE RECIPE") == 0
+
+
+def test_collapses_in_a_secondary_arm_leave_the_primary_verdict_alone():
+    found = collapsed(World(), "gold", [1, 2, 3]).compare()
+    assert found.loc["consensus − gold-aligned", "verdict"] != "UNSTABLE RECIPE"
+    assert found.loc["consensus − gold", "verdict"] == "UNSTABLE RECIPE"
+
+
+def test_unlike_collapse_rates_are_unstable_below_a_fifth():
+    # 0 of 40 against 7 of 40: 17.5 %, Fisher p = .012
+    runs = [("gold-aligned", s, "ok") for s in range(40)]
+    runs += [("consensus", s, "collapsed" if s < 7 else "ok") for s in range(40)]
+    world = World()
+    world.trainings = pd.DataFrame(runs, columns=["arm", "seed", "status"]).assign(
+        student="frozen", fold=0, attempt="as_run"
+    )
+    assert world.guard("collapse")[0] == "failed"
+
+
+def test_a_floor_may_collapse():
+    assert collapsed(World(), "floor", SEEDS).guard("collapse")[0] == "passed"
+
+
+def test_with_few_seeds_one_collapse_ends_it_and_the_reason_says_so():
+    world = World()
+    world.predictions = world.predictions[world.predictions["seed"] <= 4]
+    world.trainings = world.trainings[world.trainings["seed"] <= 4]
+    outcome, reason, _ = collapsed(world, "consensus", [2]).guard("collapse")
+    assert outcome == "failed"
+    assert "with so few seeds one collapse already ends it" in reason
+
+
+def test_without_a_trainings_table_predictions_of_one_class_count_as_collapsed():
+    world = World()
+    rows = (world.predictions["arm"] == "consensus") & world.predictions["seed"].isin([1, 2])
+    world.predictions.loc[rows, "predicted"] = "no"
+    outcome, reason, _ = world.guard("collapse", trainings=None)
+    assert outcome == "failed"
+    assert "judged by test predictions alone" in reason
+
+
+def test_one_class_means_more_than_its_prior_explains():
+    gold = np.array([0] * 97 + [1] * 3)
+    runs = np.array([[0] * 100, [0] * 99 + [1], gold])
+    assert predicts_one_class(runs, gold).tolist() == [True, False, False]
+    assert predicts_one_class(runs[1:], np.array([0] * 50 + [1] * 50)).tolist() == [True, True]
+
+
+# gold beats the floor, margin, negative control
+
+
+def test_a_recipe_that_learns_nothing_reports_no_contrast():
+    world = World()
+    rows = world.predictions.index[world.predictions["arm"] == "gold"]
+    world.predictions.loc[rows[np.random.default_rng(0).random(len(rows)) < 0.99], "predicted"] = "no"
+    outcome, reason, figures = world.guard("gold beats the floor")
+    assert outcome == "failed"
+    assert figures["difference"] < 5 * figures["se"]
+    assert "the recipe learns too little" in reason
+    assert set(world.compare()["verdict"]) == {"INVALID"}
+
+
+def test_gold_must_beat_the_better_floor():
+    world = World()
+    prior = world.predictions[world.predictions["arm"] == "gold"].assign(arm="floor-prior")
+    world.predictions = pd.concat([world.predictions, prior])
+    assert world.guard("gold beats the floor")[2]["floor"] == "floor-prior"
+    assert world.guard("gold beats the floor")[0] == "failed"
+
+
+def test_a_floor_with_one_row_stands_beside_every_seed():
+    world = World()
+    world.predictions = world.predictions[(world.predictions["arm"] != "floor") | (world.predictions["seed"] == 1)]
+    assert world.guard("gold beats the floor")[0] == "passed"
+    assert world.guard("alignment")[0] == "passed"
+    assert world.compare().loc["gold − floor", "S"] == 6
+
+
+def test_one_seed_is_held_against_the_item_error_alone():
+    world = World()
+    world.predictions = world.predictions[world.predictions["seed"] == 1]
+    outcome, reason, _ = world.guard("gold beats the floor")
+    assert outcome == "passed"
+    assert "one seed" in reason
+    assert world.guard("margin")[0] == "not_checked"
+
+
+def test_a_margin_of_more_than_half_of_what_labels_bring_is_invalid():
+    world = World()
+    limit = world.guard("margin")[2]["low"] / 2
+    assert world.guard("margin", margin=limit)[0] == "passed"
+    outcome, reason, _ = world.guard("margin", margin=limit + 1e-6)
+    assert outcome == "failed"
+    assert "gold-aligned − floor" in reason
+
+
+@pytest.mark.parametrize(("skill", "outcome"), [(1 / 3, "passed"), (0.6, "failed")])
+def test_permuted_labels_may_not_teach_anything(skill, outcome):
+    world = World({**SKILLS, "permuted": skill})
+    assert world.guard("negative control")[0] == outcome
+    assert (world.primary()["verdict"] == "INVALID") == (outcome == "failed")
+
+
+# seeds and runs
+
+
+def test_an_arm_whose_seeds_are_copies_gives_no_verdict():
+    world = World()
+    copy = world.predictions[(world.predictions["arm"] == "consensus") & (world.predictions["seed"] == 1)]
+    rest = world.predictions[world.predictions["arm"] != "consensus"]
+    world.predictions = pd.concat([rest, *(copy.assign(seed=seed) for seed in SEEDS)])
+    outcome, reason, figures = world.guard("seeds differ")
+    assert outcome == "failed"
+    assert figures["distinct"]["consensus"] == 1
+    assert "consensus − gold-aligned" in figures["contrasts"]
+    assert "gold-aligned − gold" not in figures["contrasts"]
+    row = world.primary()
+    assert (row["verdict"], row["S"]) == ("NO VERDICT", 1)
+    assert reason in row["reason"]
+
+
+def test_two_seeds_that_are_copies_are_a_warning():
+    world = World()
+    first = world.predictions[(world.predictions["arm"] == "gold") & (world.predictions["seed"] == 1)]
+    others = world.predictions[(world.predictions["arm"] != "gold") | (world.predictions["seed"] != 2)]
+    world.predictions = pd.concat([others, first.assign(seed=2)])
+    assert world.guard("seeds differ")[:2] == (
+        "warned", "some seeds give the same predictions; distinct ones: gold 5 of 6",
+    )  # fmt: skip
+
+
+def test_few_seeds_are_low_power():
+    world = World()
+    world.predictions = world.predictions[world.predictions["seed"] <= 3]
+    assert world.guard("low power")[:2] == ("warned", "3 seed(s) in consensus − gold-aligned, fewer than 5: low power")
+    assert world.guard("low power", low_power_below=3)[0] == "passed"
+
+
+def test_a_failed_run_is_counted_and_its_seed_is_left_out_of_both_arms():
+    world = World()
+    lost = (world.predictions["arm"] == "consensus") & (world.predictions["seed"] == 3)
+    world.predictions = world.predictions[~lost]
+    failed = (world.trainings["arm"] == "consensus") & (world.trainings["seed"] == 3)
+    world.trainings.loc[failed, "status"] = "failed"
+    outcome, reason, figures = world.guard("failed runs")
+    assert (outcome, figures["missing"]) == ("warned", [["consensus", "3"]])
+    assert "consensus 1" in reason
+    assert world.guard("alignment")[0] == "passed"
+    found = world.compare()
+    assert found.loc["consensus − gold-aligned", "S"] == 5
+    assert found.loc["gold-aligned − gold", "S"] == 6
+
+
+def test_a_planned_run_that_is_not_there_yet_is_counted():
+    world = World()
+    world.predictions = world.predictions[(world.predictions["arm"] != "consensus") | (world.predictions["seed"] != 6)]
+    world.trainings = world.trainings[(world.trainings["arm"] != "consensus") | (world.trainings["seed"] != 6)]
+    assert world.guard("failed runs")[2]["missing"] == [["consensus", "6"]]
+    assert world.guard("alignment")[0] == "passed"
+    assert world.primary()["S"] == 5
+
+
+# texts, classes, declarations
+
+
+def test_few_test_texts_and_texts_without_gold_are_reported():
+    assert World(n_test=80).guard("test texts")[1] == "only 80 test texts with gold: expect a wide interval"
+    world = World()
+    world.gold = world.gold.drop(["t0400", "t0401"])
+    assert world.guard("test texts")[:2] == (
+        "warned", "298 test texts with gold; 2 more have no gold and are left out",
+    )  # fmt: skip
+
+
+def test_a_class_without_test_gold_or_training_rows_is_reported():
+    world = World()
+    four = LabelSchema.from_names([*NAMES, "never"])
+    assert "without test gold, so not in macro-F1: never" in world.guard("classes", schema=four)[1]
+    lost = (world.arms["arm"] == "consensus") & (world.arms["seed"] == 2) & (world.arms["target"] == "maybe")
+    world.arms = world.arms[~lost]
+    outcome, reason, figures = world.guard("classes")
+    assert outcome == "warned"
+    assert figures["without_training_rows"] == {"consensus": {"maybe": 1}}
+    assert "without training rows in consensus: maybe (1 runs)" in reason
+
+
+def test_public_gold_is_noted():
+    world = World()
+    assert [world.guard("contamination", gold_public=public)[0] for public in (None, True, False)] == [
+        "not_checked", "warned", "passed",
+    ]  # fmt: skip
+
+
+def test_a_declaration_that_changed_after_the_first_scoring_is_reported():
+    world = World()
+    assert world.guard("fixed before scoring", first_hash="a", hash="a")[0] == "passed"
+    assert world.guard("fixed before scoring", first_hash="a", hash="b")[:2] == (
+        "warned", "changed after seeing test scores",
+    )  # fmt: skip
+
+
+def test_two_students_are_guarded_each_for_itself():
+    world = World()
+    world.trainings = pd.concat([world.trainings, world.trainings.assign(student="linear")])
+    world.predictions = pd.concat([world.predictions, world.predictions.assign(student="linear")])
+    rows = (world.trainings["student"] == "linear") & (world.trainings["arm"] == "consensus")
+    world.trainings.loc[rows, "status"] = "collapsed"
+    guards = world.guards().set_index(["guard", "scope"])["outcome"]
+    assert (guards["collapse", "frozen"], guards["collapse", "linear"]) == ("passed", "failed")
+    verdicts = world.compare().loc["consensus − gold-aligned"].set_index("student")["verdict"]
+    assert verdicts["linear"] == "UNSTABLE RECIPE"
+    assert verdicts["frozen"] != "UNSTABLE RECIPE"
+
+
+def test_the_order_of_the_rows_of_every_table_does_not_matter():
+    world = World()
+    plain = world.guards()
+    for name in ("texts", "folds", "arms", "trainings", "predictions", "labels"):
+        setattr(world, name, getattr(world, name).sample(frac=1, random_state=3))
+    pd.testing.assert_frame_equal(world.guards(), plain)
+
+
+# the famous wrong experiment
+
+
+def test_the_famous_wrong_experiment_is_refused_and_every_flaw_is_named():
+    """One seed, a gold arm that learned nothing, unequal texts, evaluation texts among the training texts."""
+    world = World()
+    world.predictions = world.predictions[world.predictions["seed"] == 1]
+    world.trainings = world.trainings[world.trainings["seed"] == 1]
+    for arm in ("gold", "gold-aligned"):
+        world.predictions.loc[world.predictions["arm"] == arm, "predicted"] = "no"
+        collapsed(world, arm, [1])
+    world.arms = world.arms[world.arms["seed"] == 1]
+    victim = (world.arms["arm"] == "consensus") & (world.arms["part"] == "train")
+    world.arms = world.arms.drop(world.arms.index[victim][:40])
+    world.arms.loc[world.arms.index[world.arms["arm"] == "gold-aligned"][:20], "text_id"] = world.folds["text_id"][
+        400:420
+    ].to_numpy()
+    row = world.primary()
+    assert row["difference"] > 0.3  # "consensus beats ground truth"
+    assert row["verdict"] == "INVALID"
+    for flaw in (
+        r"leakage: 20 test text\(s\) also in",
+        r"alignment: .*differ in \d+ train row",
+        r"gold beats the floor: gold labels bring only 0\.0 pp",
+        r"collapse: collapsed runs: gold-aligned 1 of 1",
+        r"one seed cannot tell luck from labels",
+    ):
+        assert re.search(flaw, row["sentence"]), flaw
+    assert exit_code(row["verdict"]) == 4

@@ -1,0 +1,455 @@
+"""The report: self-contained, escaped, honest about what is missing, and the same bytes for the same tables."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import re
+import shutil
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from consenso.errors import DataError, MissingExtraError
+from consenso.report import ReportSettings, write_report
+from consenso.report.answer import LOOKS, MEANINGS
+from consenso.report.blocks import cut, number, percent, points
+from consenso.report.drawing import NARROW, WIDE, Canvas
+from consenso.report.facts import Facts
+from consenso.report.label_sections import problematic_cases
+from consenso.report.markdown import escape
+from consenso.report.numbers import accuracy, confusion, macro_f1, wilson
+from consenso.report.sections import SECTIONS
+from consenso.store import RunFolder
+from consenso.tables import TABLES
+from report_folder import ANNOTATORS, SCRIPT, comparison_of, guards_of, make_run
+
+IDS = [
+    "labels", "agreement", "levels", "problematic", "annotators", "by-level", "contrasts", "scores", "curves", "confusion", "guards",
+    "leakage", "run",
+]  # fmt: skip
+TRAINED = ("arms", "trainings", "curves", "predictions", "scores", "guards", "comparison")
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with their attributes, ids, visible text."""
+
+    VOID = frozenset(["meta", "link", "br", "img", "hr", "input", "path", "use", "rect"])
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "title"} & set(self.open):
+            self.words += data
+
+    @property
+    def ids(self) -> list[str]:
+        return [attrs["id"] or "" for _, attrs in self.tags if "id" in attrs]
+
+
+def report(folder: RunFolder, **settings: Any) -> str:
+    return write_report(folder, settings=ReportSettings(**settings) if settings else None).read_text(encoding="utf-8")
+
+
+def copy_of(folder: RunFolder, path: Path, *, without: Iterable[str] = ()) -> RunFolder:
+    gone = [f"{name}.parquet" for name in without]
+    return RunFolder(shutil.copytree(folder.path, path / "copy", ignore=lambda _, names: set(gone) & set(names)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("run"), students=["frozen", "encoder"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("small"), n=40, n_test=20, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def html(folder: RunFolder) -> str:
+    return report(folder)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def judged(folder: RunFolder, path: Path, verdict: str) -> RunFolder:
+    copy = copy_of(folder, path)
+    copy.write("comparison", comparison_of(verdict, ["frozen"]))
+    copy.write("guards", guards_of(verdict))
+    return copy
+
+
+@pytest.fixture
+def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are painted, but not turned into SVG: most of a report's time."""
+
+    def paint_only(name: str, paint: Any, height: Any) -> tuple[str, str]:
+        for width in (WIDE, NARROW):
+            paint(Canvas(Figure((width / 72, height(width == NARROW) / 72)), width, height(width == NARROW)))
+        return "<svg></svg>", "<svg></svg>"
+
+    monkeypatch.setattr("consenso.report.plots.draw", paint_only)
+
+
+def test_the_page_requests_nothing(html: str, page: Page) -> None:
+    loading = {"src", "srcset", "data", "poster", "action", "background", "xlink:href"}
+    assert not [(tag, attrs) for tag, attrs in page.tags if loading & set(attrs)]
+    links = [attrs["href"] or "" for _, attrs in page.tags if "href" in attrs]
+    assert links
+    assert [link for link in links if not link.startswith("#") and link != "data:,"] == []
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "@import" not in html
+    assert set(re.findall(r"url\(([^)]*)\)", html)) == set(re.findall(r"url\((#[^)]*)\)", html))
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "img", "video", "audio"}
+
+
+def test_every_link_inside_the_page_has_its_target_and_every_id_is_used_once(html: str, page: Page) -> None:
+    assert len(page.ids) == len(set(page.ids))
+    targets = {attrs["href"] for _, attrs in page.tags if (attrs.get("href") or "").startswith("#")}
+    targets |= {f"#{name}" for name in re.findall(r"url\(#([^)]*)\)", html)}
+    assert {target for target in targets if target and target[1:] not in page.ids} == set()
+
+
+def test_the_page_is_well_formed(page: Page) -> None:
+    assert page.open == []
+
+
+def test_every_section_is_there_in_order_and_in_the_table_of_contents(page: Page) -> None:
+    sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
+    assert sections == IDS
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert all(f"#{name}" in links for name in ["answer", *IDS])
+
+
+def test_the_answer_comes_first(page: Page) -> None:
+    words = " ".join(page.words.split())
+    verdict, sentence = words.index("INCONCLUSIVE"), words.index("Trained on consensus labels, macro-F1 changes by")
+    assert verdict < sentence < words.index("What this means.") < words.index("Label distribution")
+    assert words.index("Consensus labels that match gold") < words.index("Label distribution")
+
+
+def test_texts_are_escaped(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    labels = folder.read("labels")
+    folder.write("labels", labels.assign(is_problematic=labels["text_id"] == "t00000"))
+    shown = report(folder)
+    assert "<script" not in shown
+    assert "&lt;script&gt;alert(&#34;boo&#34;)&lt;/script&gt; &amp; &lt;b&gt;bold&lt;/b&gt; $x_1$" in shown
+    assert SCRIPT in Page(shown).words
+    assert "\\<script\\>" in (folder.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_names_of_labels_and_annotators_are_escaped_everywhere(tmp_path: Path) -> None:
+    names = ('<img src="http://x/y.png">', "a & b", 'quote " and ${dollar}$ _ ^ \\', "| pipe [link](http://x)")
+    strange = {"<script>x</script>": 0.8, "gold": 0.7, "consensus": 0.6}
+    shown = report(make_run(tmp_path, n=40, n_test=20, names=names, annotators=strange))
+    page = Page(shown)
+    assert not {tag for tag, _ in page.tags} & {"img", "script"}
+    assert all(name in page.words for name in names)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "://" not in text
+    assert not re.search(r"(?<!\\\\)[<\\[]", text)
+
+
+def test_the_same_tables_give_the_same_bytes(folder: RunFolder, html: str) -> None:
+    first = (folder.path / "report.md").read_bytes()
+    folder.finish("report", "k" * 64, [], seconds=1.0)  # what a run notes after its report
+    assert report(folder) == html
+    assert (folder.path / "report.md").read_bytes() == first
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize("missing", sorted(TABLES))
+def test_any_one_table_may_be_missing(tmp_path: Path, small: RunFolder, missing: str) -> None:
+    page = Page(report(copy_of(small, tmp_path, without=[missing])))
+    assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == IDS
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ([], "The run folder is empty"),
+        (["texts", "folds", "leaks", "duplicates"], "There are texts, but no votes"),
+        (["texts", "folds", "annotators", "votes"], "There are votes, but no consensus labels"),
+        (["texts", "folds", "votes", "labels", "agreement"], "no classifier was trained on them"),
+        (["texts", "folds", "votes", "labels", "trainings", "curves", "predictions"], "they were not compared"),
+    ],
+)
+def test_a_run_that_stopped_says_where(tmp_path: Path, small: RunFolder, tables: list[str], said: str) -> None:
+    words = Page(report(copy_of(small, tmp_path, without=set(TABLES) - set(tables)))).words
+    assert "NO ANSWER YET" in words
+    assert said in words
+    assert "the stage “compare” has not been run" in words
+
+
+def test_a_folder_without_a_record_has_a_report(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    (folder.path / "run.json").unlink()
+    words = Page(report(folder)).words
+    assert "There is no run.json" in words
+    assert "INCONCLUSIVE" in words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_empty_tables_are_like_missing_ones(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    for name in set(TABLES) - {"texts"}:
+        folder.write(name, folder.read(name).iloc[:0])
+    assert "NO ANSWER YET" in Page(report(folder)).words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_without_gold_the_report_says_so(tmp_path: Path) -> None:
+    words = Page(report(make_run(tmp_path, n=40, n_test=20, gold=False, without=TRAINED))).words
+    assert "there is no gold" in words
+    assert "accuracy of its valid votes" not in words
+
+
+def test_gold_of_test_texts_is_not_used_to_judge_labels(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, n=60, n_test=30)
+    texts, folds = folder.read("texts"), folder.read("folds")
+    test = set(folds.loc[folds["part"] == "test", "text_id"])
+    before = report(folder)
+    start, end = before.index('id="labels"'), before.index('id="contrasts"')
+    changed = texts.assign(
+        gold=[("complaint" if i in test else g) for i, g in zip(texts["text_id"], texts["gold"], strict=True)]
+    )
+    folder.write("texts", changed)
+    after = report(folder)
+    assert after[after.index('id="labels"') : after.index('id="contrasts"')] == before[start:end]
+    assert after != before  # the classifiers' matrices do change
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_gold_on_test_alone_judges_no_labels(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    texts, folds = folder.read("texts"), folder.read("folds")
+    test = set(folds.loc[folds["part"] == "test", "text_id"])
+    folder.write("texts", texts.assign(gold=texts["gold"].where(texts["text_id"].isin(test), None)))
+    assert "no gold outside the test texts" in Page(report(folder)).words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_one_annotator_has_no_pairs(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, n=40, n_test=20, annotators={"solo": 0.8})
+    agreement = folder.read("agreement")
+    folder.write("agreement", agreement.assign(value=np.nan, low=np.nan, high=np.nan))
+    assert "at least two annotators" in Page(report(folder)).words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_a_comparison_without_sentences_gets_one_from_its_numbers(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    comparison = folder.read("comparison")
+    folder.write("comparison", comparison.assign(sentence=None))
+    words = Page(report(folder)).words
+    assert "differs by −2.1\u202fpp from training on gold-aligned" in words
+    assert "[−4.3, +0.1]" in words
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize("verdict", sorted(LOOKS))
+def test_every_verdict_word_says_what_it_means_and_what_to_do(tmp_path: Path, small: RunFolder, verdict: str) -> None:
+    page = Page(report(judged(small, tmp_path, verdict)))
+    meaning, advice = MEANINGS[verdict]
+    assert verdict in page.words
+    assert "{" not in page.words.replace("{dollar}", "")
+    assert meaning.split("{", maxsplit=1)[0].strip()[:30] in page.words
+    assert "What to do next." in page.words
+    assert advice[-20:] in page.words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_a_real_but_small_loss_is_called_within_the_margin(tmp_path: Path, small: RunFolder) -> None:
+    words = Page(report(judged(small, tmp_path, "WORSE*"))).words
+    assert "WORSE but within the margin" in words
+    assert "The loss is real but smaller than 2.0\u202fpp" in words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_failed_guards_stand_first(tmp_path: Path, small: RunFolder) -> None:
+    words = Page(report(judged(small, tmp_path, "INVALID"))).words
+    section = words[words.index("What was checked before") :]
+    order = [section.index(word) for word in ("✕ failed", "! warned", "○ not checked", "✓ passed")]
+    assert order == sorted(order)
+    assert "makes the verdict invalid" in section
+
+
+def test_a_contrast_against_the_floor_does_not_squeeze_the_others(html: str) -> None:
+    forest = html[html.index('id="contrasts"') : html.index('id="scores"')]
+    ticks = re.findall(r">([+−]?\d+)</text>", forest)
+    assert "+60" not in ticks
+    assert {"−4", "−2", "0", "+2", "+4"} <= set(ticks)
+
+
+def test_a_collapsed_run_is_drawn_and_counted(page: Page) -> None:
+    assert "A cross is a run that collapsed; it counts." in page.words
+    assert "Dashed, with a cross: collapsed runs." in page.words
+
+
+def test_a_student_fitted_in_one_step_has_no_curve(page: Page) -> None:
+    assert "Student “frozen” is fitted in one step" in page.words
+
+
+def test_charts_are_described_and_drawn_for_both_widths(html: str, page: Page) -> None:
+    charts = [attrs for tag, attrs in page.tags if attrs.get("role") == "img"]
+    assert len(charts) == html.count("<figcaption>") >= 8
+    assert all(len(chart["aria-label"] or "") > 60 for chart in charts)
+    assert html.count("<svg") == 2 * len(charts)
+
+
+def test_charts_take_their_colours_from_the_page(html: str) -> None:
+    drawings = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.S))
+    assert re.findall(r"#[0-9a-f]{6}\b", drawings) == []
+    assert "var(--consensus)" in drawings
+    used = set(re.findall(r"var\((--[\w-]+)\)", html))
+    assert {name for name in used if f"{name}:" not in html} == set()
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_problematic_cases_leave_test_texts_out_and_cut_long_ones(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, n=60, n_test=30)
+    folder.write("labels", folder.read("labels").assign(is_problematic=True))
+    (block,) = problematic_cases(Facts(folder, ReportSettings(problematic_cases=500))).blocks
+    folds = folder.read("folds")
+    assert not {case.text_id for case in block.items} & set(folds.loc[folds["part"] == "test", "text_id"])
+    long = next(case for case in block.items if case.text_id == "t00001")
+    assert len(long.text) <= 290 < len(long.full)
+    assert long.full.startswith(long.text.removesuffix(" …"))
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_no_case_is_listed_when_none_is_wanted(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    shown = report(folder, problematic_cases=0, leaks=0)
+    texts = folder.read("texts")["text"].tolist()
+    assert not [text for text in texts if len(text) > 40 and text in Page(shown).words]
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_the_settings_of_the_run_count(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    folder.note("settings", {**folder.record()["settings"], "report": {"title": "An honest title"}})
+    assert "An honest title" in Page(report(folder)).words
+
+
+def test_markdown_has_the_answer_and_the_tables(folder: RunFolder, html: str) -> None:
+    text = (folder.path / "report.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert lines[0].startswith("# May consensus labels replace human ones?")
+    assert lines[2].startswith("**INCONCLUSIVE** – Trained on consensus labels")
+    assert sum(line.startswith("## ") for line in lines) == len(SECTIONS)
+    tables = [line for line in lines if line.startswith("| ")]
+    assert len(tables) > 40
+    assert "| consensus − gold-aligned (label effect) | INCONCLUSIVE" in text
+
+
+def test_markdown_shows_texts_as_they_stand() -> None:
+    assert escape("a|b *c* <d>\n`e` http://x & _f_") == r"a\|b \*c\* \<d\> \`e\` http:&#47;&#47;x &amp; \_f\_"
+
+
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
+def test_a_missing_package_names_the_extra(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == package:
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r'pip install "consenso\[report\]"'):
+        write_report(folder)
+
+
+def test_many_annotators_and_scripts_of_the_world_are_drawn(tmp_path: Path) -> None:
+    names = ("спорт", "政治", "اقتصاد", "😀 fun")
+    panel = {f"annotator {i}": 0.7 for i in range(14)}
+    page = Page(report(make_run(tmp_path, n=40, n_test=20, names=names, annotators=panel)))
+    assert "from the lowest to the highest of 14 annotators" in page.words
+    assert all(name in page.words for name in names)
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_integer_ids_and_repetitions_are_fine(tmp_path: Path) -> None:
+    words = Page(report(make_run(tmp_path, n=40, n_test=20, repetitions=2))).words
+    assert "×2" in words
+    assert all(name in words for name in ANNOTATORS)
+
+
+# numbers
+
+
+def gold_and_labels() -> tuple[pd.Series, pd.Series]:
+    gold = pd.Series(["a", "a", "a", "b", "b", "c"], index=list("uvwxyz"))
+    return gold, pd.Series(["a", "a", "b", "b", None, "a"], index=list("uvwxyz"))
+
+
+def test_confusion_counts_texts_without_a_label_apart() -> None:
+    gold, labels = gold_and_labels()
+    assert confusion(gold, labels, ["a", "b", "c"]).tolist() == [[2, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0]]
+    assert confusion(gold, labels.iloc[::-1], ["a", "b", "c"])[0, 0] == 2
+
+
+def test_accuracy_counts_no_label_as_wrong_unless_told_otherwise() -> None:
+    table = confusion(*gold_and_labels(), ["a", "b", "c"])
+    assert accuracy(table) == pytest.approx(3 / 6)
+    assert accuracy(table, decided=True) == pytest.approx(3 / 5)
+
+
+def test_macro_f1_is_over_the_classes_with_gold() -> None:
+    table = confusion(*gold_and_labels(), ["a", "b", "c", "never"])
+    assert macro_f1(table) == pytest.approx((2 * 2 / (3 + 3) + 2 * 1 / (2 + 2) + 0) / 3)
+
+
+def test_wilson_matches_a_worked_value() -> None:
+    low, high = wilson(8, 10)  # Wilson 1927: (0.8 + 0.192 ± 1.96·sqrt(0.016 + 0.0096)) / 1.384
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
+    assert wilson(0, 5)[0] == 0
+    assert all(math.isnan(x) for x in wilson(0, 0))
+
+
+def test_numbers_are_set_as_a_reader_expects() -> None:
+    assert number(-0.12345) == "−0.123"
+    assert number(-0.00001) == "0.000"
+    assert points(0.0213) == "+2.1\u202fpp"
+    assert points(-0.0001, unit=False) == "0.0"
+    assert percent(0.5) == "50.0\u202f%"
+    assert number(None) == number(math.nan) == percent(None) == "–"
+    assert cut("one two three four", 9) == ("one two …", "one two three four")
+    assert cut("short", 9) == ("short", "")
