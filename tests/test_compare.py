@@ -471,3 +471,18 @@ def test_settings_give_the_arguments_of_compare_arms():
     assert [Contrast(c.arm, c.control).name for c in settings.contrasts] == ["a − b"]
     with pytest.raises(ConfigError, match=r"unknown key 'marign'.*Did you mean 'margin'"):
         CompareSettings.read({"marign": 0.02})
+
+
+def test_a_filter_that_filters_nothing_yields_no_verdict():
+    rng = np.random.default_rng(3)
+    ids = [f"t{i}" for i in range(60)]
+    gold = pd.Series(rng.choice(["a", "b"], 60), index=ids)
+    runs = [
+        pd.DataFrame({"arm": arm, "seed": seed, "text_id": ids, "predicted": np.random.default_rng(seed).choice(["a", "b"], 60)})
+        for arm in ("consensus-kept", "consensus-random")
+        for seed in range(5)
+    ]
+    table = compare_arms(pd.concat(runs), gold, metric="accuracy", primary=("consensus-kept", "consensus-random"))
+    row = table[table["metric"] == "accuracy"].iloc[0]
+    assert row["verdict"] == "NO VERDICT"
+    assert "no text was filtered out" in row["sentence"]

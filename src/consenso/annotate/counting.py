@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INVALID = ("unparsable", "invalid_label", "refused", "truncated", "failed")
 """Statuses of an answer that should have been a label; an abstention is allowed, `settled` was not asked."""
 INVALID_LIMIT = 0.05
-"""Share of invalid answers above which an annotator is warned about (validity.md 3.5)."""
+"""Share of invalid answers above which an annotator is warned about."""
 ENOUGH = 10
 """Valid votes below which a constant or repeated annotator may be so by chance, and is not warned about."""
 

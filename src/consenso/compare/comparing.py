@@ -188,6 +188,8 @@ def _own_failures(question: _Question) -> Iterator[Failure]:
         yield Failure("alignment", f"{unequal} test text(s) are not predicted by every run of {both}", INVALID)
     elif not question.pair.seeds:
         yield Failure("alignment", f"{both} share no seed", INVALID)
+    elif question.contrast.effect == "filtering effect" and bool((question.pair.arm == question.pair.control).all()):
+        yield Failure("", "no text was filtered out, so the two arms are the same", NO_VERDICT)
     if same := question.pair.same_in_all_seeds:
         yield Failure("seeds differ", f"all seeds of {', '.join(same)} give the same predictions", NO_VERDICT)
 

@@ -22,7 +22,7 @@ def linearised_macro_f1(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """Return F + IF_i per seed and item: (S, n), mean over items = macro-F1 of the seed.
 
     IF_i = (1/K) Σ_k [2·tp_ik − F_k·(p_ik + g_ik)] / (p̄_k + ḡ_k), the influence function of macro-F1 over the K classes
-    with gold (zero_division = 0; design/validity.md, section 6). p_ik, g_ik and tp_ik are 0 except for the predicted
+    with gold (zero_division = 0; docs/verdict.md). p_ik, g_ik and tp_ik are 0 except for the predicted
     and the gold class, hence the look-up tables.
     """
     import numpy as np

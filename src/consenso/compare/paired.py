@@ -77,7 +77,7 @@ def two_way(D: Any, level: float = 0.95) -> TwoWay:
 def two_way_stack(D: np.ndarray, level: float = 0.95) -> dict[str, np.ndarray]:
     """Estimate many differences at once: D (R, S, n) → one array (R,) per number of `TwoWay`.
 
-    Two-way ANOVA without replication (design/validity.md, section 6). If MSs ≤ MSe: Var = MSi/(S·n), df = n − 1; else
+    Two-way ANOVA without replication (docs/verdict.md). If MSs ≤ MSe: Var = MSi/(S·n), df = n − 1; else
     Var = max(MSs + MSi − MSe, MSi, MSs)/(S·n) with Satterthwaite's df, at least S − 1.
     """
     import numpy as np

@@ -73,7 +73,7 @@ def judge(
     p_holm: float = math.nan,
     replication: Replication = "seed",
 ) -> Verdict:
-    """Return the verdict on a difference (design/validity.md, section 6), every flaw named in its reason.
+    """Return the verdict on a difference, every flaw named in its reason (precedence: docs/verdict.md).
 
     `p_holm`: Holm's p of a secondary contrast; BETTER and WORSE then also need p_holm < .05. NaN: not adjusted.
     """

@@ -1,4 +1,4 @@
-"""Texts that stand in two parts: exact, normalised and near repeats, and shared groups (validity.md 3.2)."""
+"""Texts that stand in two parts: exact, normalised and near repeats, and shared groups."""
 
 from __future__ import annotations
 

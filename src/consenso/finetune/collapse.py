@@ -1,4 +1,4 @@
-"""The one definition of a collapsed run (design: validity.md, section 5)."""
+"""The one definition of a collapsed run (docs/training.md)."""
 
 from __future__ import annotations
 

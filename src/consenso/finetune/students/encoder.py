@@ -24,7 +24,6 @@ LIBRARIES = ("torch", "transformers", "scikit-learn")
 USES_ENCODER = True
 
 _HEAD, _DROPOUT, _ORDER = 1, 2, 3  # random streams of a seed
-_PREDICT_TOKENS = 4096
 
 
 def prepare(
@@ -107,7 +106,7 @@ class _Run:
         found = np.zeros((len(texts), self.model.config.num_labels), dtype="float32")
         self.model.eval()
         with torch.inference_mode():
-            for rows in encoders.length_batches(self.lengths[texts].tolist(), _PREDICT_TOKENS):
+            for rows in encoders.length_batches(self.lengths[texts].tolist(), encoders.batch_budget(self.device)):
                 found[rows] = self.logits(texts[rows]).cpu().numpy()
         self.model.train()
         return found

@@ -46,4 +46,4 @@ def seconds(tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -
 def _head_seconds(training: Training, recipe: Recipe) -> float:
     # measured on 2,000 SST-5 texts (5 classes) and 3,000 BABE texts (2 classes), 384 dimensions, one Zen 4 core
     classes = len(set(training.codes.tolist()))
-    return 0.05 + 8e-6 * len(training.rows) * (classes if classes > 2 else 0.4) * len(recipe.c_grid)
+    return 0.05 + 5e-6 * len(training.rows) * (classes if classes > 2 else 0.4) * len(recipe.c_grid)

@@ -50,7 +50,7 @@ def seconds(tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -
     mean = float(tokens.mean()) if len(tokens) else 0.0
     classes = [len(set(training.codes.tolist())) for training in trainings]
     heads = sum(
-        0.05 + 5e-7 * len(t.rows) * mean * (k if k > 2 else 0.3) * len(recipe.c_grid)
+        0.05 + 2.5e-7 * len(t.rows) * mean * (k if k > 2 else 0.7) * len(recipe.c_grid)
         for t, k in zip(trainings, classes)
     )
     return 4e-6 * float(tokens.sum()), heads
