@@ -123,16 +123,18 @@ def _merged(general: DatasetConfig, specific: DatasetConfig | Mapping[str, Any] 
 @contextlib.contextmanager
 def _hub_cache(folder: str | Path | None) -> Iterator[None]:
     """Let the Hugging Face libraries keep what they fetch in `folder` while the block runs."""
-    try:
-        import datasets
-        import huggingface_hub
-    except ImportError:  # a local file needs neither; for a Hub id, load_dataset says which extra is missing
-        yield
+    import importlib.util
+
+    if folder is None or not all(map(importlib.util.find_spec, ("datasets", "huggingface_hub"))):
+        yield  # a local file needs neither; for a Hub id, load_dataset says which extra is missing
         return
+    import datasets
+    import huggingface_hub
+
     places = [(datasets.config, "HF_DATASETS_CACHE"), (huggingface_hub.constants, "HF_HUB_CACHE")]
     before = [getattr(module, name) for module, name in places]
     try:
-        for module, name in places if folder is not None else []:
+        for module, name in places:
             setattr(module, name, str(folder))
         yield
     finally:
@@ -158,25 +160,20 @@ def add_label_description(df: pd.DataFrame, dataset_name: str, label_column: str
     return df.assign(label_description=names)
 
 
-def _is_missing(value: Any) -> bool:
+def _plain(value: Any) -> Any:
+    """A cell as a whole number or as cleaned text; None for nulls and blanks."""
     import pandas as pd
 
-    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
-
-
-def _whole(value: Any) -> int | None:
-    """A number without a fraction, of whatever type, as int; None for anything else."""
-    if isinstance(value, numbers.Integral):
+    is_number = isinstance(value, numbers.Real)
+    if is_number and float(value).is_integer():
         return int(value)
-    return int(float(value)) if isinstance(value, numbers.Real) and float(value).is_integer() else None
+    word = "" if pd.api.types.is_scalar(value) and pd.isna(value) else clean(str(value))
+    return int(word) if word.removeprefix("-").isdecimal() and str(int(word)) == word else word or None
 
 
 def _label_name(value: Any, schema: LabelSchema) -> str | None:
     """The label a value means; a number is an id, never a name that happens to look like one."""
-    if isinstance(value, numbers.Real):
-        whole = _whole(value)
-        return None if whole is None else schema.id2label.get(whole)
-    return None if _is_missing(value) else schema.read(value)
+    return schema.id2label.get(_plain(value)) if isinstance(value, numbers.Real) else schema.read(_plain(value))
 
 
 def _unknown(values: Any, names: Sequence[str | None]) -> str:
@@ -252,16 +249,6 @@ class DatasetAligner:
         if different:
             notes.append(f"{different} id(s) that name different texts")
         return same
-
-
-def _plain(value: Any) -> Any:
-    """A cell as a whole number or as cleaned text; None for nulls and blanks."""
-    if _is_missing(value):
-        return None
-    if (whole := _whole(value)) is not None:
-        return whole
-    word = clean(str(value))
-    return int(word) if word.removeprefix("-").isdecimal() and str(int(word)) == word else word or None
 
 
 # training arguments
@@ -353,15 +340,17 @@ class HFTokenizer:
 
         Texts are cut at `max_length` and never padded: a batch is padded to its own longest text.
         """
+        import pandas as pd
+
         texts = _column(dataset, "text", "dataset")
-        if empty := sum(map(_is_missing, texts)):
+        if empty := int(pd.isna(pd.Series(texts, dtype=object)).sum()):
             raise DataError(f"dataset: {empty} of {len(texts)} texts are empty; drop these rows, or fill them")
         ids = encoders.tokenize(self.tokenizer, list(map(str, texts)), self.max_length)
         columns = {"input_ids": ids, "attention_mask": [[1] * len(found) for found in ids]}
         if hasattr(dataset, "iloc"):
-            import pandas as pd
-
             return dataset.assign(**{name: pd.Series(c, dataset.index, dtype=object) for name, c in columns.items()})
+        if getattr(dataset, "_indices", None) is not None:  # else add_column would write the chosen rows to disk
+            dataset = dataset.flatten_indices(keep_in_memory=True)
         dataset = dataset.remove_columns([name for name in columns if name in dataset.column_names])
         for name, values in columns.items():
             dataset = dataset.add_column(name, values)

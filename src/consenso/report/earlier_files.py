@@ -138,8 +138,7 @@ def _consensus_columns(
     consensus = facts.consensus
     assert consensus is not None  # export_earlier has read the table
     labels = with_text_ids(consensus).set_index("text_id").reindex(ids).reset_index(drop=True)
-    codes = panel.apply(lambda column: _ids(column, schema, nothing))
-    listed = [str([None if absent(code) else int(code) for code in row]) for row in codes.itertuples(index=False)]
+    listed = [str([schema.label2id.get(name, nothing) for name in row]) for row in panel.itertuples(index=False)]
     return pd.DataFrame(
         {
             "all_annotations": listed,
