@@ -478,7 +478,9 @@ def test_a_filter_that_filters_nothing_yields_no_verdict():
     ids = [f"t{i}" for i in range(60)]
     gold = pd.Series(rng.choice(["a", "b"], 60), index=ids)
     runs = [
-        pd.DataFrame({"arm": arm, "seed": seed, "text_id": ids, "predicted": np.random.default_rng(seed).choice(["a", "b"], 60)})
+        pd.DataFrame(
+            {"arm": arm, "seed": seed, "text_id": ids, "predicted": np.random.default_rng(seed).choice(["a", "b"], 60)}
+        )
         for arm in ("consensus-kept", "consensus-random")
         for seed in range(5)
     ]

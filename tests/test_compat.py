@@ -529,7 +529,7 @@ def test_training_batches_are_those_of_the_encoder_student(tmp_path: Path, bert:
     trainer = built(bert, brief(tmp_path, seed=3), train)
     assert isinstance(trainer, transformers.Trainer)
     lengths = np.array([len(row["input_ids"]) for row in trainer.train_dataset])
-    expected = training_batches(lengths, 8, 12, student._stream(3, student._ORDER))
+    expected = training_batches(lengths, 8, 12, student.stream(3, student.ORDER))
     loader = trainer.get_train_dataloader()
     assert len(loader) == 6
     for epoch in (0, 1):
@@ -649,18 +649,19 @@ def test_two_fits_are_equal_whatever_ran_before(tmp_path: Path, bert: str) -> No
     assert not one.predict(test).equals(other.predict(test))
 
 
-def test_the_kept_state_is_the_best_one(tmp_path: Path, bert: str) -> None:
-    train, dev = reviews(60), reviews(30, seed=1)
-    fitted = tuner(bert, arguments(tmp_path))
-    fitted.fit(train, dev)
-    best = fitted.best_val_metrics()
-    history = [e["eval_f1_macro"] for e in fitted.trainer.state.log_history if "eval_f1_macro" in e]
-    assert best["eval_f1_macro"] == max(history)
-    with pytest.warns(ConsensoWarning):
-        assert fitted.evaluate(train)["eval_f1_macro"] > best["eval_f1_macro"]
-    assert fitted.best_val_metrics() == best  # an evaluation afterwards is not one of the validation set
+def test_the_kept_state_is_the_one_that_was_asked_for_and_judged(tmp_path: Path, bert: str) -> None:
+    dev = reviews(30, seed=1)
+    upside_down = {"metric_for_best_model": "eval_loss", "greater_is_better": True}  # keeps a state of the first epochs
+    fitted = tuner(bert, arguments(tmp_path, **upside_down))
+    with pytest.warns(ConsensoWarning, match="this run collapsed"):
+        fitted.fit(reviews(60), dev)
+    best, history = fitted.best_val_metrics(), [e for e in fitted.trainer.state.log_history if "eval_loss" in e]
+    assert best["eval_loss"] == max(entry["eval_loss"] for entry in history) > history[-1]["eval_loss"]
     found = fitted.predict(dev)
     assert f1_score(dev["label"], found["label"], average="macro") == pytest.approx(best["eval_f1_macro"])
+    with pytest.warns(ConsensoWarning, match="test texts stand among the training texts"):
+        fitted.evaluate(reviews(60))
+    assert fitted.best_val_metrics() == best  # an evaluation afterwards is none of the validation set
 
 
 def test_a_checkpoint_is_a_whole_model_folder(tmp_path: Path, bert: str) -> None:
@@ -775,3 +776,15 @@ def test_signatures_are_those_notebooks_use() -> None:
     for thing, names in expected.items():
         assert list(inspect.signature(thing).parameters) == names
     assert compat.LabelSchema is LabelSchema
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path, bert: str) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "from-the-earlier-system.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace("roberta-base", bert)
+    cells: dict[str, Any] = {
+        "df": reviews(60), "df_gold": reviews(50), "training_args": arguments(tmp_path),
+        "train_ds": reviews(60), "val_ds": reviews(30, seed=1), "test_ds": reviews(30, seed=3),
+    }  # fmt: skip
+    exec(code, cells)
+    assert len(cells["gold"]) == len(cells["consensus"]) == 50
+    assert set(cells) >= set(compat.__all__) - {"ConsensoWarning", "DatasetConfig", "load_hf_dataset_as_dataframe"}

@@ -261,7 +261,19 @@ def test_gold_on_test_alone_judges_no_labels(tmp_path: Path, small: RunFolder) -
     texts, folds = folder.read("texts"), folder.read("folds")
     test = set(folds.loc[folds["part"] == "test", "text_id"])
     folder.write("texts", texts.assign(gold=texts["gold"].where(texts["text_id"].isin(test), None)))
-    assert "no gold outside the test texts" in Page(report(folder)).words
+    assert "no voted text outside the test has gold" in Page(report(folder)).words
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_texts_that_nobody_was_asked_about_are_not_counted_as_failures(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    votes, folds = folder.read("votes"), folder.read("folds")
+    test = set(folds.loc[folds["part"] == "test", "text_id"])
+    folder.write("votes", votes[~votes["text_id"].isin(test)])
+    words = " ".join(Page(report(folder)).words.split())
+    assert "What became of the 40 texts with votes" in words
+    assert "Nobody was asked about 20 further texts." in words
+    assert "of 40 with votes count as problematic" in words
 
 
 @pytest.mark.usefixtures("unsaved")
@@ -456,6 +468,10 @@ def test_numbers_are_set_as_a_reader_expects() -> None:
     assert points(0.0213) == "+2.1\u202fpp"
     assert points(-0.0001, unit=False) == "0.0"
     assert percent(0.5) == "50.0\u202f%"
+    assert percent(3020 / 3021) == "> 99.9\u202f%"
+    assert percent(0.0001) == "< 0.1\u202f%"
+    assert percent(0.002, 0) == "< 1\u202f%"
+    assert (percent(0), percent(1)) == ("0.0\u202f%", "100.0\u202f%")
     assert number(None) == number(math.nan) == percent(None) == "–"
     assert cut("one two three four", 9) == ("one two …", "one two three four")
     assert cut("short", 9) == ("short", "")

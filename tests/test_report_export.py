@@ -158,6 +158,18 @@ def test_repetitions_and_texts_nobody_was_asked_about_read_back(tmp_path: Path) 
     assert len(read) == asked.sum()
 
 
+def test_texts_that_nobody_was_asked_about_are_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n=30, n_test=20, annotators=PANEL)
+    votes = folder.read("votes")
+    asked = votes["text_id"] > "t00010"
+    folder.write("votes", votes[asked])
+    export_earlier(folder, tmp_path)
+    for name in ("dataset_consenso.csv", "problematic_cases.csv"):
+        assert set(pd.read_csv(tmp_path / name)["text_id"]) <= set(votes.loc[asked, "text_id"])
+    schema = LabelSchema.from_records(folder.record()["labels"])
+    assert len(read_votes(tmp_path / "dataset_consenso.csv", schema)) == asked.sum()
+
+
 def test_labels_are_ids_of_the_schema_and_minus_one_without(folder: RunFolder, out: Path) -> None:
     frame = pd.read_csv(out / "dataset_consenso.csv")
     schema = LabelSchema.from_records(folder.record()["labels"])

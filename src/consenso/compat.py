@@ -494,7 +494,7 @@ class _LengthBatches:
 
     def __init__(self, lengths: np.ndarray, batch_size: int, drop_last: bool, seed: int) -> None:
         self.lengths, self.batch_size, self.drop_last, self.epoch = lengths, batch_size, drop_last, 0
-        self.seed = student._stream(seed, student._ORDER)
+        self.seed = student.stream(seed, student.ORDER)
 
     def set_epoch(self, epoch: float) -> None:
         self.epoch = int(epoch)
@@ -649,7 +649,7 @@ class SupervisedFineTuner:
     def _fresh_model(self) -> Any:
         torch = encoders.import_torch()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(student._stream(self.training_args.seed, student._HEAD))
+            torch.manual_seed(student.stream(self.training_args.seed, student.HEAD))
             return self.model_factory.create()
 
     def _fitted(self) -> Any:

@@ -269,11 +269,12 @@ def _finetune(this: Run) -> None:
     _need_gold(texts, folds)
     all_arms, results = [], []
     for student in settings.students:
-        arms = _arms_of(student, settings, schema, texts=texts, folds=folds, labels=labels)
+        choice = settings.for_student(student)
+        arms = _arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
         results.append(
             run_arms(
                 arms, texts[["text_id", "text"]], folds,
-                student=student, recipe=settings.recipe, schema=schema, folder=folder, workers=settings.workers,
+                student=student, recipe=choice.recipe, schema=schema, folder=folder, workers=choice.workers,
                 progress=lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
             )
         )  # fmt: skip
@@ -472,10 +473,11 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         )
     rows = []
     for student in experiment.finetune.students:
-        arms = _arms_of(student, experiment.finetune, schema, texts=texts, folds=folds, labels=labels)
+        choice = experiment.finetune.for_student(student)
+        arms = _arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
         pieces = plan_arms(
             arms, texts[["text_id", "text"]], folds,
-            student=student, recipe=experiment.finetune.recipe, schema=schema, folder=folder,
+            student=student, recipe=choice.recipe, schema=schema, folder=folder,
         )  # fmt: skip
         training = [piece for piece in pieces if piece.what == "train"]
         rows.append(

@@ -204,7 +204,9 @@ def _array(values: pd.Series, kind: pa.DataType | None, name: str) -> pa.Array:
         array = pa.Array.from_pandas(values, type=kind) if kind is not None else pa.Array.from_pandas(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         if kind is None:  # a source column of mixed types is kept as text
-            array = pa.array([None if missing else str(value) for value, missing in zip(values, values.isna())], type=pa.string())
+            array = pa.array(
+                [None if missing else str(value) for value, missing in zip(values, values.isna())], type=pa.string()
+            )
         else:
             raise DataError(
                 f"{name}: cannot be stored as {kind}; found {values.map(type).iloc[0].__name__} values"

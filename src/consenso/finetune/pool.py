@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from consenso.finetune.pieces import write_piece
 from consenso.finetune.recipe import Recipe
@@ -31,6 +31,7 @@ Done = Iterator[tuple[str, Outcome]]
 # What a single training may die of without the others being wrong: out of memory (torch raises RuntimeError), numbers
 # that no solver accepts. A TypeError or the like is a mistake in consenso and keeps its traceback.
 _FAULTS = (RuntimeError, ValueError, MemoryError, ArithmeticError, LookupError)
+_DEATHS = 3
 _DIED = "the worker process died: out of memory? In a script, call from under `if __name__ == '__main__':`"
 
 
@@ -68,10 +69,10 @@ def in_this_process(
     trainings: Sequence[Training],
     folder: RunFolder | None,
     workers: int,
-    prepared_: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> Done:
     """Yield (key, outcome) one after the other; numerical libraries are held to one thread meanwhile."""
-    bench, prepared = Bench(study.student, study.recipe, study.schema, folder), _prepare(study, folder, prepared_)
+    bench, prepared = Bench(study.student, study.recipe, study.schema, folder), _prepare(study, folder, progress)
     for training in trainings:
         with one_thread():
             outcome = bench.train(training, prepared)
@@ -106,7 +107,7 @@ def in_processes(
     """Yield (key, outcome) as worker processes finish.
 
     A worker that dies (killed for memory) takes its pool along: what it left is tried again, one training per process,
-    and one that kills its process again has failed.
+    and one that kills its process again has failed; after three deaths in a row the rest has failed too.
     """
     bench = Bench(study.student, study.recipe, study.schema, folder)
     cache = None if folder is None else folder.path / "cache"
@@ -122,11 +123,16 @@ def in_processes(
                 yield key, outcome
         if left:
             logger.warning("a worker process died; %d training(s) are tried again one by one", len(left))
+        deaths = 0
         for training in left.values():
             try:
-                yield from _pool(bench, path, [training], 1)
+                if deaths < _DEATHS:
+                    yield from _pool(bench, path, [training], 1)
+                    deaths = 0
+                    continue
             except BrokenProcessPool:
-                yield training.key, Outcome("failed", _DIED)
+                deaths += 1
+            yield training.key, Outcome("failed", _DIED)
 
 
 def _save(path: Path, prepared: Prepared) -> None:
@@ -134,7 +140,7 @@ def _save(path: Path, prepared: Prepared) -> None:
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **prepared)
+            np.savez(file, **cast(dict[str, Any], prepared))
 
     write_atomically(path, write)
 

@@ -261,7 +261,8 @@ def _guards(facts: Facts) -> list[tuple[str, str]]:
     guards = facts.table("guards")
     if guards is None:
         return []
-    counts = guards["outcome"].value_counts()
+    # A guard that is checked for each student counts once per outcome.
+    counts = guards.drop_duplicates(["guard", "outcome"])["outcome"].value_counts()
     words = {"passed": "passed", "failed": "failed", "warned": "warned", "not_checked": "not checked"}
     order = ("failed", "warned", "passed", "not_checked")
     assert set(order) == set(OUTCOMES)

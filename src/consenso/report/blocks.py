@@ -189,8 +189,13 @@ def count(value: Any) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """Return a share as a percentage."""
-    return MISSING if absent(value) else f"{number(100 * value, digits)}{THIN}%"
+    """Return a share as a percentage; one that is not whole is never rounded to 0 or to 100."""
+    if absent(value):
+        return MISSING
+    step = 10.0**-digits
+    if 1e-9 < value < 1 - 1e-9 and not step / 2 <= 100 * value < 100 - step / 2:
+        return f"< {number(step, digits)}{THIN}%" if value < 0.5 else f"> {number(100 - step, digits)}{THIN}%"
+    return f"{number(100 * value, digits)}{THIN}%"
 
 
 def points(value: Any, *, unit: bool = True) -> str:

@@ -227,7 +227,7 @@ def _confusion_grid(caption: str, table: np.ndarray, names: list[str], given: st
         for j in range(width):
             tone = "diagonal" if j == k else ""
             if not table[k, j]:
-                row.append(Cell("0" if totals[k] else MISSING, heat=0.0, tone=tone))
+                row.append(Cell("0" if totals[k] else MISSING, heat=0.0, tone=tone or "zero"))
                 continue
             share = float(table[k, j] / totals[k])
             row.append(Cell(percent(share, 0), small=count(table[k, j]), heat=share, tone=tone))

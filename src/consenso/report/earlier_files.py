@@ -41,15 +41,17 @@ EVALUATION = (
 def export_earlier(folder: RunFolder | str | Path, out: str | Path) -> list[Path]:
     """Write the run as files of the earlier system and return their paths.
 
-    dataset_consenso.csv and dataset_anotado_completo.csv (the same rows: every text; `read_votes` reads the same votes
-    back), problematic_cases.csv (with its header also where there are none), sumario_experimento.json and,
-    per trained student, <model>_fine_tuning_results.csv (consensus_llm: the arm of the primary contrast; ground_truth:
-    its control; test scores, means over folds and seeds) and .json (folds and cv of consensus_llm, means over seeds).
-    <model> is the last part of the encoder's name for the student `encoder`, else the student's name. What is not known
-    (eval_runtime, for example) is empty. Raises `DataError` where votes or labels were not made yet.
+    dataset_consenso.csv and dataset_anotado_completo.csv (the same rows: every text that anyone was asked about;
+    `read_votes` reads the same votes back), problematic_cases.csv (with its header also where there are none),
+    sumario_experimento.json and, per trained student, <model>_fine_tuning_results.csv (consensus_llm: the arm of the
+    primary contrast; ground_truth: its control; test scores, means over folds and seeds) and .json (folds and cv of
+    consensus_llm, means over seeds). <model> is the last part of the encoder's name for the student `encoder`, else the
+    student's name. What is not known (eval_runtime, for example) is empty.
+    Raises `DataError` where votes or labels were not made yet.
     """
     place, target = open_folder(folder), Path(out)
     texts, votes = (with_text_ids(place.read(name)) for name in ("texts", "votes"))
+    texts = texts[texts["text_id"].isin(votes["text_id"])]  # that system lists the texts it annotated
     place.read("labels")
     facts = Facts(place, ReportSettings())
     schema = facts.schema or LabelSchema.from_names(facts.label_names)

@@ -105,19 +105,34 @@ class Facts:
         return ids[~ids.isin(closed)].drop_duplicates().pipe(_index)
 
     @cached_property
+    def voted_ids(self) -> pd.Index | None:
+        """The texts that anyone was asked about, or None where there is no table of votes."""
+        votes = self.table("votes")
+        return None if votes is None else _index(votes["text_id"].drop_duplicates())
+
+    @cached_property
     def open_gold(self) -> pd.Series | None:
-        """Gold that the labels may be judged by: train and dev texts where there are folds, else all; None without."""
-        if self.gold is None or self.open_ids is None:
-            return self.gold
-        gold = self.gold[self.gold.index.isin(self.open_ids)]
-        return gold if len(gold) else None
+        """Gold that labels may be judged by: of voted texts, outside the test where there are folds; None without."""
+        gold = self.gold
+        for ids in (self.open_ids, self.voted_ids):
+            if gold is not None and ids is not None:
+                gold = gold[gold.index.isin(ids)]
+        return gold if gold is not None and len(gold) else None
 
     @property
     def open_words(self) -> str:
         """How to call the texts of `open_gold`."""
         if self.open_ids is None:
-            return "texts with gold"
-        return "training and dev texts with gold (test gold is kept for the verdict)"
+            return "texts with votes and gold"
+        return "training and dev texts with votes and gold (test gold is kept for the verdict)"
+
+    @cached_property
+    def voted_labels(self) -> pd.DataFrame | None:
+        """The consensus of the texts that anyone was asked about."""
+        labels = self.consensus
+        if labels is None or self.voted_ids is None:
+            return labels
+        return labels[labels["text_id"].isin(self.voted_ids)]
 
     @cached_property
     def consensus(self) -> pd.DataFrame | None:
@@ -188,7 +203,7 @@ class Facts:
     @property
     def no_gold(self) -> str:
         """Why the labels cannot be held against gold."""
-        return "there is no gold" if self.gold is None else "there is no gold outside the test texts"
+        return "there is no gold" if self.gold is None else "no voted text outside the test has gold"
 
 
 CONTRAST_ORDER = (

@@ -70,7 +70,11 @@ def _distribution_figure(facts: Facts, sources: list[str], shares: list[np.ndarr
     named, people = dict(zip(sources, shares)), shares[len(sources) :]
     few = len(people) <= MOST_RINGS
     wide, narrow = distribution(facts.label_names, named.get("gold"), named.get("consensus"), people, few)
-    texts = f"all texts; {facts.no_gold}" if ids is None else f"{plural(len(ids), 'text')} with gold outside the test"
+    texts = (
+        f"all texts; {facts.no_gold}"
+        if ids is None
+        else f"{plural(len(ids), 'text')} with votes and gold outside the test"
+    )
     caption = f"Share of each label among {texts}."
     lines = []
     for k, name in enumerate(facts.label_names):
@@ -168,8 +172,8 @@ def _heat(pairs: pd.DataFrame) -> Grid:
 def consensus_levels(facts: Facts) -> Section:
     """Return how united the annotators are: scores, levels, statuses."""
     section = ("levels", "Consensus levels")
-    labels = facts.consensus
-    if labels is None:
+    labels = facts.voted_labels
+    if labels is None or labels.empty:
         return Section(*section, [Note(facts.why_absent("labels"), "absent")])
     blocks: list[Block] = []
     scored = labels[labels["score"].notna()]
@@ -196,21 +200,27 @@ def consensus_levels(facts: Facts) -> Section:
     columns = [Column("level"), Column("texts", True), Column("share", True)]
     blocks.append(Grid("Levels: how united the votes are", columns, body))
     states = labels["status"].value_counts()
-    meaning = {
-        "decided": "has a consensus label",
-        "tied": "two labels share the lead",
-        "below_threshold": "the winner is below the threshold",
-        "no_votes": "nobody gave a valid label",
-    }
     body = [
-        [Cell(meaning[s]), Cell(count(states.get(s, 0))), Cell(percent(states.get(s, 0) / len(labels)))]
+        [Cell(MEANINGS[s]), Cell(count(states.get(s, 0))), Cell(percent(states.get(s, 0) / len(labels)))]
         for s in LABEL_STATUSES
     ]
     problematic = int(labels["is_problematic"].fillna(False).astype(bool).sum())
     body.append([Cell("marked problematic"), Cell(count(problematic)), Cell(percent(problematic / len(labels)))])
     method = facts.setting("consensus", "method", labels["method"].iloc[0])
-    blocks.append(Grid(f"What became of the texts (method: {method})", [Column("outcome"), *columns[1:]], body))
+    caption = f"What became of the {plural(len(labels), 'text')} with votes (method: {method})"
+    blocks.append(Grid(caption, [Column("outcome"), *columns[1:]], body))
+    assert facts.consensus is not None  # voted_labels are a part of it
+    if silent := len(facts.consensus) - len(labels):
+        blocks.append(Note(f"Nobody was asked about {plural(silent, 'further text')}."))
     return Section(*section, blocks)
+
+
+MEANINGS = {
+    "decided": "has a consensus label",
+    "tied": "two labels share the lead",
+    "below_threshold": "the winner is below the threshold",
+    "no_votes": "nobody gave a valid label",
+}
 
 
 def _bars(scored: pd.DataFrame) -> list[tuple[float, int, str]]:
@@ -228,7 +238,7 @@ def _bars(scored: pd.DataFrame) -> list[tuple[float, int, str]]:
 def problematic_cases(facts: Facts) -> Section:
     """Return the hardest texts with their votes."""
     section = ("problematic", "Problematic cases")
-    labels, texts, votes = facts.consensus, facts.table("texts"), facts.table("votes")
+    labels, texts, votes = facts.voted_labels, facts.table("texts"), facts.table("votes")
     if labels is None or texts is None or votes is None:
         return Section(*section, [Note(facts.why_absent("labels", "texts", "votes"), "absent")])
     hard = labels[labels["is_problematic"].fillna(False).astype(bool)]
@@ -246,7 +256,7 @@ def problematic_cases(facts: Facts) -> Section:
     ).head(most)
     kept = "" if facts.open_ids is None else " Test texts are not listed."
     listed = f"the {count(len(hard))} most disputed are listed.{kept}"
-    caption = f"{plural(total, 'text')} of {count(len(labels))} count as problematic; {listed}"
+    caption = f"{plural(total, 'text')} of {count(len(labels))} with votes count as problematic; {listed}"
     return Section(*section, [Cases(caption, _cases(facts, hard, texts, votes))])
 
 
@@ -367,5 +377,5 @@ def accuracy_levels(facts: Facts) -> Section:
     blocks.append(Grid("Accuracy of the decided texts", columns, body, folded="The same as a table"))
     if undecided:
         more = plural(undecided, "further text")
-        blocks.append(Note(f"{more} with gold have no consensus label: neither right nor wrong here."))
+        blocks.append(Note(f"Without a consensus label, neither right nor wrong here: {more} with gold."))
     return Section(*section, blocks)

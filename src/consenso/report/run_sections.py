@@ -40,11 +40,14 @@ def guards(facts: Facts) -> Section:
     several = table["scope"].nunique() > 1
     rows = []
     table = table.assign(_o=table["outcome"].map(order), _i=~table["invalidates"].fillna(False).astype(bool))
-    for _, row in table.sort_values(["_o", "_i", "guard", "scope"]).iterrows():
-        name = str(row["guard"]) + (f" ({row['scope']})" if several and row["scope"] != "all" else "")
-        small = "makes the verdict invalid" if row["outcome"] == "failed" and row["invalidates"] else ""
-        outcome = Cell(OUTCOME_WORDS[row["outcome"]], small=small, tone=row["outcome"])
-        rows.append([outcome, Cell(name.replace("_", " ")), Cell(words(row["reason"]), small=_figures(row["figures"]))])
+    table = table.assign(reason=table["reason"].map(words), figures=table["figures"].map(_figures))
+    same = ["_o", "_i", "guard", "outcome", "reason", "figures"]
+    for (_, free, guard, outcome, reason, figures), found in table.groupby(same, sort=True)["scope"]:
+        scopes = sorted(set(found) - {"all"})
+        name = f"{guard} ({', '.join(scopes)})" if several and scopes else str(guard)
+        small = "makes the verdict invalid" if outcome == "failed" and not free else ""
+        first = Cell(OUTCOME_WORDS[outcome], small=small, tone=outcome)
+        rows.append([first, Cell(name.replace("_", " ")), Cell(reason, small=figures)])
     caption = "What was checked before the verdict was given; a guard that failed decides it"
     return Section(
         *section,
@@ -62,7 +65,11 @@ def _figures(text: Any) -> str:
         return str(text)
     if not isinstance(found, dict):
         return str(found)
-    said = "; ".join(f"{key}: {_plain(value)}" for key, value in found.items() if key != "contrasts")
+    said = "; ".join(
+        f"{key}: {_plain(value)}"
+        for key, value in found.items()
+        if key != "contrasts" and value not in (None, "", [], {})
+    )
     return said if len(said) <= 240 else said[:239] + "…"
 
 

@@ -23,7 +23,7 @@ DETERMINISTIC = False
 LIBRARIES = ("torch", "transformers", "scikit-learn")
 USES_ENCODER = True
 
-_HEAD, _DROPOUT, _ORDER = 1, 2, 3  # random streams of a seed
+HEAD, DROPOUT, ORDER = 1, 2, 3  # random streams of a seed
 
 
 def prepare(
@@ -50,16 +50,16 @@ def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelS
     torch = encoders.import_torch()
     device = encoders.best_device()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
-        torch.manual_seed(_stream(training.seed, _HEAD))
+        torch.manual_seed(stream(training.seed, HEAD))
         model = encoders.load_classifier(recipe.encoder, schema)
         model.config.pad_token_id = int(prepared["padding"][0])
-        torch.manual_seed(_stream(training.seed, _DROPOUT))
+        torch.manual_seed(stream(training.seed, DROPOUT))
         run = _Run(model.to(device), prepared, recipe, device)
         fault = _fit(run, training)
         return _outcome(run, training, fault)
 
 
-def _stream(seed: int, which: int) -> int:
+def stream(seed: int, which: int) -> int:
     import numpy as np
 
     return int(np.random.SeedSequence([seed, which]).generate_state(1, dtype="uint32")[0])
@@ -118,7 +118,7 @@ def _fit(run: _Run, training: Training) -> str | None:
     optimiser, schedule = _optimiser(run.model, run.recipe, training.steps)
     codes, lengths = torch.from_numpy(training.codes).to(run.device), run.lengths[training.rows]
     grid = set(evaluation_steps(training.steps, run.recipe.evaluations))
-    seed, losses, seen = _stream(training.seed, _ORDER), [], 0
+    seed, losses, seen = stream(training.seed, ORDER), [], 0
     run.model.train()
     for rows in training_batches(lengths, run.recipe.batch_size, training.steps, seed):
         loss = torch.nn.functional.cross_entropy(run.logits(training.rows[rows]), codes[torch.from_numpy(rows)])

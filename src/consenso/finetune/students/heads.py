@@ -50,8 +50,9 @@ def fit_head(
             steps = int(model.n_iter_[0])
             kept = {"C": C, "steps": steps, "best_step": steps, "train_loss": loss, **scores}
             chosen, found = on_dev, class_probabilities(model, asked, n_classes)
-    with np.errstate(divide="ignore"):
-        reason = find_collapse(np.log(chosen), training.dev_codes, training.codes, seed=training.seed)
+    logits, seen = np.full_like(chosen, -np.inf), np.unique(codes)
+    logits[:, seen] = np.log(np.clip(chosen[:, seen], 1e-300, None))
+    reason = find_collapse(logits, training.dev_codes, training.codes, seed=training.seed)
     scores = {name: kept[name] for name in scores}
     point = {"step": kept["steps"], "train_loss": kept["train_loss"], **scores}
     status = "collapsed" if reason else "ok"
