@@ -21,7 +21,7 @@ class StudentOverride(Settings):
     """Train this student on these arms only."""
     seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Another list or number of seeds."""
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default_factory=dict)
     """Keys of the recipe that differ."""
 
 
@@ -40,7 +40,7 @@ class FinetuneSettings(Settings):
     """Draw the training texts anew (bootstrap) for each seed; default: for students that train deterministically."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Trainings at the same time, each in a process with one thread."""
-    overrides: dict[str, StudentOverride] = {}
+    overrides: dict[str, StudentOverride] = Field(default_factory=dict)
     """Student → what differs for it: a costly student on fewer arms and seeds, for example."""
 
     @field_validator("students")

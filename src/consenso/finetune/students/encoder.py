@@ -60,6 +60,7 @@ def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelS
 
 
 def stream(seed: int, which: int) -> int:
+    """Return the torch seed of one random stream (HEAD, DROPOUT or ORDER) of a seed."""
     import numpy as np
 
     return int(np.random.SeedSequence([seed, which]).generate_state(1, dtype="uint32")[0])
