@@ -340,6 +340,8 @@ def _record(schema: LabelSchema, students: list[str], seeds: int) -> dict[str, A
         "stages": {
             "data": {"key": "d" * 64, "seconds": 1.2},
             "annotate": {"key": "a" * 64, "seconds": 8.0},
+            "consensus": {"key": "c" * 64, "seconds": 0.4},
             "finetune": {"key": "f" * 64, "seconds": 61.5},
+            "compare": {"key": "e" * 64, "seconds": 2.5},
         },
     }

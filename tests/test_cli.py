@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +46,7 @@ def test_run_prints_the_verdict_and_the_report(say, tmp_path: Path) -> None:
     said = say("run")
     assert said.code == 0
     assert said.out.startswith("verdict: ")
-    assert "report:  runs/small/report.html" in said.out
+    assert f"report:  {Path('runs/small/report.html')}" in said.out
     assert (tmp_path / "runs/small/report.html").exists()
     again = say("run", "--json")
     assert json.loads(again.out)["sentence"] in said.out
@@ -201,6 +204,51 @@ def test_a_full_disk_ends_with_1_and_can_be_resumed(say, tmp_path: Path, monkeyp
     assert "disk is full" in said.err
     monkeypatch.setattr(store.os, "fsync", real)
     assert say("run").code == 0
+
+
+def test_a_failed_guard_ends_with_4(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path, compare='metric = "accuracy"\nmargin = 0.45')  # wider than half of what can be learned
+    said = say("run")
+    assert said.out.startswith("verdict: INVALID")
+    assert said.code == 4
+
+
+def test_a_misspelt_arm_is_found_before_training(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path, compare='arm = "consenus"')
+    said = say("run")
+    assert said.code == 2
+    assert "Did you mean 'consensus'" in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_labels_and_agreement_need_no_gold(say, tmp_path: Path) -> None:
+    path = write_experiment(tmp_path)
+    frame = pd.read_csv(tmp_path / "texts.csv").drop(columns="gold")
+    frame.to_csv(tmp_path / "texts.csv", index=False)
+    _name_labels(path)
+    said = say("consensus")
+    assert said.code == 0, said.err
+    assert "alpha" in said.out
+    assert "gold" in say("run").err
+
+
+def test_an_older_verdict_is_not_shown_as_current(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    verdict = say("run").out.splitlines()[0]
+    say("consensus", "--set", "consensus.method=unanimous")
+    status = say("status").out
+    assert "out of date" in status
+    assert verdict not in status
+    assert say("run").out.splitlines()[0] == verdict
+
+
+def test_output_survives_a_terminal_that_is_not_utf8(tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "consenso", "data"], cwd=tmp_path, capture_output=True, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert "sport" in done.stdout.decode("utf-8")
 
 
 def test_every_command_has_a_help_line() -> None:

@@ -98,12 +98,52 @@ def test_a_changed_data_file_is_noticed(experiment: Path, tmp_path: Path) -> Non
     assert "t999" in set(RunFolder(tmp_path / "run").read("texts")["text_id"])
 
 
+def test_failed_trainings_are_tried_again(experiment: Path, tmp_path: Path, monkeypatch) -> None:
+    from consenso.finetune.students import linear
+
+    real, calls = linear.train, []
+
+    def short_of_memory(*arguments, **options):
+        calls.append(1)
+        if len(calls) <= 2:
+            raise MemoryError("not enough")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(linear, "train", short_of_memory)
+    result, _ = run(experiment, tmp_path / "run")
+    assert result.failed > 0
+    assert result.exit_code in {3, 4}
+    again, events = run(experiment, tmp_path / "run")
+    assert again.failed == 0
+    assert trained(events) == 2
+
+
+def test_a_changed_name_reaches_the_comparison(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "run")
+    experiment.write_text(experiment.read_text(encoding="utf-8").replace('"small"', '"other"', 1), encoding="utf-8")
+    run(experiment, tmp_path / "run")
+    assert set(RunFolder(tmp_path / "run").read("comparison")["dataset"]) == {"other"}
+
+
+def test_a_recipe_field_that_a_student_does_not_read_repeats_no_training(experiment: Path, tmp_path: Path) -> None:
+    run(experiment, tmp_path / "run")
+    experiment.write_text(experiment.read_text(encoding="utf-8") + "[finetune.recipe]\nepochs = 9\n", encoding="utf-8")
+    _, events = run(experiment, tmp_path / "run")
+    assert trained(events) == 0
+
+
+def test_an_unknown_stage_is_refused(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(consenso.ConsensoError, match="Did you mean 'annotate'"):
+        run(experiment, tmp_path / "run", until="anotate")
+
+
 def test_one_seed_yields_no_verdict(experiment: Path, tmp_path: Path) -> None:
     experiment.write_text(experiment.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 1"), encoding="utf-8")
     result, _ = run(experiment, tmp_path / "run")
     assert result.verdict == "NO VERDICT"
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(experiment: Path, tmp_path: Path) -> None:
     run(experiment, tmp_path / "calm")
     killed = tmp_path / "killed"

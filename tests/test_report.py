@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from consenso.compare import comparing
 from consenso.errors import DataError, MissingExtraError
 from consenso.report import ReportSettings, write_report
-from consenso.report.answer import LOOKS, MEANINGS, make_answer
-from consenso.report.blocks import cut, number, percent, points
+from consenso.report.answer import LOOKS, MEANINGS, NO_VERDICT, make_answer
+from consenso.report.blocks import Answer, cut, number, percent, points
 from consenso.report.drawing import NARROW, WIDE, Canvas
 from consenso.report.facts import Facts
 from consenso.report.label_sections import problematic_cases
@@ -256,12 +257,43 @@ def test_gold_of_test_texts_is_not_used_to_judge_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unsaved")
+def test_gold_of_texts_that_the_leakage_guard_removed_is_not_used_to_judge_labels(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, n=60, n_test=30)
+    texts, folds, labels = folder.read("texts"), folder.read("folds"), folder.read("labels")
+    gone = sorted(set(texts["text_id"]) - set(folds["text_id"]))
+    assert "t00002" in gone  # the maker's leaks: its gold is that of its test twin
+    folder.write("labels", labels.assign(is_problematic=True))
+    facts = Facts(folder, ReportSettings(problematic_cases=500))
+    assert facts.open_gold is not None
+    train_dev = set(folds.loc[folds["part"] != "test", "text_id"])
+    assert set(facts.open_gold.index) == train_dev
+    assert len(train_dev) == 60 - len(gone)
+    (block,) = problematic_cases(facts).blocks
+    assert {case.text_id for case in block.items} == train_dev
+    before = report(folder)
+    other = texts["text_id"].isin(gone)
+    folder.write("texts", texts.assign(gold=texts["gold"].mask(other, "complaint")))
+    assert (texts.loc[other, "gold"] != "complaint").all()
+    after = report(folder)
+    start, end = (before.index(f'id="{name}"') for name in ("labels", "run"))
+    assert after[start:end] == before[start:end]
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_agreement_says_over_how_many_texts_it_is(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    votes = folder.read("votes")
+    folder.write("votes", votes[votes["text_id"] != "t00007"])
+    assert "Over all texts with votes (59), whatever their part" in Page(report(folder)).words
+
+
+@pytest.mark.usefixtures("unsaved")
 def test_gold_on_test_alone_judges_no_labels(tmp_path: Path, small: RunFolder) -> None:
     folder = copy_of(small, tmp_path)
     texts, folds = folder.read("texts"), folder.read("folds")
     test = set(folds.loc[folds["part"] == "test", "text_id"])
     folder.write("texts", texts.assign(gold=texts["gold"].where(texts["text_id"].isin(test), None)))
-    assert "no voted text outside the test has gold" in Page(report(folder)).words
+    assert "no voted train or dev text has gold" in Page(report(folder)).words
 
 
 @pytest.mark.usefixtures("unsaved")
@@ -301,7 +333,9 @@ def test_every_verdict_word_says_what_it_means_and_what_to_do(tmp_path: Path, sm
     meaning, advice = MEANINGS[verdict]
     assert answer.word == verdict
     assert answer.sentence.startswith("Trained on consensus labels, macro-F1 changes by")
-    assert answer.meaning.startswith(meaning.split("{", maxsplit=1)[0][:20])
+    assert answer.meaning.removeprefix("On the same texts, ").startswith(
+        meaning.removeprefix("{Texts} ").split("{", maxsplit=1)[0][:20]
+    )
     assert answer.advice.endswith(advice[-20:])
     assert "{" not in answer.meaning + answer.advice
     assert len(re.findall(r"[.;] ", answer.meaning + " " + answer.advice)) <= 3  # a sentence or two
@@ -312,6 +346,133 @@ def test_a_real_but_small_loss_is_called_within_the_margin(tmp_path: Path, small
     words = Page(report(judged(small, tmp_path, "WORSE*"))).words
     assert "WORSE but within the margin" in words
     assert "The loss is real but smaller than 2.0\u202fpp" in words
+
+
+def answer_of(folder: RunFolder) -> Answer:
+    return make_answer(Facts(folder, ReportSettings()))
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize("table_of_arms", ["same rows", "fewer rows", "absent"])
+@pytest.mark.parametrize(
+    ("arms", "by_name"),
+    [(("consensus", "gold-aligned"), True), (("consensus-kept", "gold-kept"), True), (("consensus", "gold"), False)],
+)
+def test_the_same_texts_are_claimed_only_where_the_arms_hold_the_same_texts(
+    tmp_path: Path, small: RunFolder, arms: tuple[str, str], by_name: bool, table_of_arms: str
+) -> None:
+    arm, control = arms
+    folder = copy_of(small, tmp_path, without=["arms"] if table_of_arms == "absent" else [])
+    comparison = comparison_of("WORSE", ["frozen"])
+    first = comparison["contrast"] == "consensus − gold-aligned"
+    named = {"arm": arm, "control": control, "contrast": f"{arm} − {control}"}
+    folder.write("comparison", comparison[first].assign(**named))
+    if table_of_arms != "absent":
+        one = folder.read("arms").query("arm == 'gold'")
+        fewer = one[one["text_id"] > "t00010"] if table_of_arms == "fewer rows" else one
+        folder.write("arms", pd.concat([one.assign(arm=control), fewer.assign(arm=arm)]))
+    same = {"same rows": True, "fewer rows": False, "absent": by_name}[table_of_arms]
+    meaning = answer_of(folder).meaning
+    assert ("On the same texts" in meaning) is same
+    assert ("The two arms hold different texts" in meaning) is not same
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize(
+    ("reason", "meaning", "advice"),
+    [
+        ("one seed cannot tell luck from labels; run at least 5", "With a single seed", "Set seeds = 10"),
+        ("one resample cannot tell luck from labels; run at least 5", "With a single seed", "Set seeds = 10"),
+        ("no text was filtered out, so the two arms are the same", "Nothing was filtered out", "Choose a rule"),
+        (
+            "seeds differ: all seeds of gold give the same predictions; one seed cannot tell luck from labels; run at least 5",
+            "All seeds of an arm came out alike",
+            "Set resample = true",
+        ),
+        ("1 test text(s) give no interval; test on more texts", "There are too few test texts", "Put more human"),
+        ("something new", "This run does not hold what a verdict needs", "Mend what the reason names"),
+        (None, "This run does not hold what a verdict needs", "Mend what the reason names"),
+    ],
+)
+def test_no_verdict_means_what_its_reason_says(
+    tmp_path: Path, small: RunFolder, reason: str | None, meaning: str, advice: str
+) -> None:
+    folder = judged(small, tmp_path, "NO VERDICT")
+    comparison = folder.read("comparison")
+    folder.write("comparison", comparison.assign(reason=comparison["reason"].mask(comparison["is_primary"], reason)))
+    answer = answer_of(folder)
+    assert answer.meaning.startswith(meaning)
+    assert answer.advice.startswith(advice)
+
+
+def test_the_reasons_of_no_verdict_are_those_that_the_comparison_gives() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(comparing.__file__).parent.glob("*.py"))
+    assert [part for part in NO_VERDICT if part not in source] == []
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize(
+    ("changed", "badge"),
+    [
+        ({"compare": {"key": "e" * 64, "stale": True}}, "OUT OF DATE"),
+        ({"finetune": {"key": "f" * 64, "stale": True}, "compare": {"key": "e" * 64, "stale": True}}, "OUT OF DATE"),
+        ({"compare": None}, "NO VERDICT YET"),
+    ],
+)
+def test_an_old_verdict_is_not_shown_as_the_answer(
+    tmp_path: Path, small: RunFolder, changed: dict[str, Any], badge: str
+) -> None:
+    folder = judged(small, tmp_path, "EQUIVALENT")
+    stages = {**folder.record()["stages"], **changed}
+    folder.note("stages", {name: entry for name, entry in stages.items() if entry})
+    shown = report(folder)
+    head = Page(shown[: shown.index("<nav")] + "</body></html>").words
+    assert badge in head
+    assert "Run “consenso run” again" in head
+    markdown = (folder.path / "report.md").read_text(encoding="utf-8")
+    for top in (head, markdown[: markdown.index("## ")], shown[: shown.index("</title>")]):
+        assert "EQUIVALENT" not in top
+        assert "changes by" not in top
+    sections = {section.id: section.blocks for section in make_sections(Facts(folder, ReportSettings()))}
+    noted = [name for name, blocks in sections.items() if "still to be done" in getattr(blocks[0], "text", "")]
+    also = ["curves"] if "finetune" in changed else []
+    assert set(noted) == {"contrasts", "scores", "confusion", "guards", "run", *also}
+    assert "Consensus labels that match gold" in head  # the labels are current
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_stale_labels_are_no_key_figures(tmp_path: Path, small: RunFolder) -> None:
+    folder = copy_of(small, tmp_path)
+    folder.flag_stages(dict.fromkeys(("consensus", "finetune", "compare"), True))
+    assert answer_of(folder).figures == []
+    noted = [s.id for s in make_sections(Facts(folder, ReportSettings())) if s.blocks[0].kind == "note"]
+    assert {"labels", "agreement", "levels", "problematic", "by-level"} <= set(noted)
+    assert not {"annotators", "leakage"} & {
+        s.id
+        for s in make_sections(Facts(folder, ReportSettings()))
+        if "Out of date" in getattr(s.blocks[0], "text", "")
+    }
+
+
+@pytest.mark.usefixtures("unsaved")
+def test_finished_stages_carry_no_note(folder: RunFolder) -> None:
+    assert "still to be done" not in str(make_sections(Facts(folder, ReportSettings())))
+
+
+@pytest.mark.parametrize("silent", ["frozen", "encoder"])
+def test_a_student_without_contrasts_has_its_scores_and_no_crash(
+    tmp_path: Path, folder: RunFolder, silent: str
+) -> None:
+    copy = copy_of(folder, tmp_path)
+    comparison = copy.read("comparison")
+    copy.write("comparison", comparison[comparison["student"] != silent])
+    shown = report(copy)
+    page = Page(shown)
+    assert len(page.ids) == len(set(page.ids))
+    assert f"The arms of student “{silent}” form no contrast." in page.words
+    assert f"Student “{silent}”: NO VERDICT." in page.words
+    assert f"Test scores of each arm (student “{silent}”)" in page.words
+    assert "INCONCLUSIVE" in page.words[: page.words.index("Label distribution")]
 
 
 @pytest.mark.usefixtures("unsaved")

@@ -17,7 +17,7 @@ from consenso.labels import LabelSchema
 from consenso.report import export_earlier, export_tables
 from consenso.store import RunFolder
 from consenso.tables import TABLES
-from report_folder import make_run
+from report_folder import NAMES, make_run
 
 PANEL = {"llama3.1-8b": 0.8, "qwen3-8b": 0.75, "gemma3-4b": 0.7}
 MODEL_COLUMNS = ["_rep0", "_rep0_conf", "_consensus", "_consensus_score", "_annotation_time_sec"]
@@ -274,6 +274,15 @@ def test_the_summary_has_its_keys(folder: RunFolder, out: Path) -> None:
     assert found["results"]["high_consensus"] == (levels == "high").sum()
     assert found["metrics"] == {"fleiss_kappa": 0.581, "fleiss_interpretation": "Moderate"}
     assert "accuracy" in found["validation"]["classification_report"]
+
+
+def test_the_classification_report_is_over_train_and_dev_texts(folder: RunFolder, out: Path) -> None:
+    found = json.loads((out / "sumario_experimento.json").read_text(encoding="utf-8"))
+    folds, labels = folder.read("folds"), folder.read("labels").set_index("text_id")["label"]
+    seen = folds.loc[folds["part"].isin(["train", "dev"]), "text_id"]  # t00002 was removed: it is in no part
+    assert labels.notna()["t00002"]
+    total = sum(found["validation"]["classification_report"][name]["support"] for name in NAMES)
+    assert total == labels[seen].notna().sum()
 
 
 def test_without_gold_there_is_no_validation(tmp_path: Path) -> None:

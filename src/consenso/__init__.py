@@ -8,7 +8,7 @@ __version__ = "0.1.0.dev0"
 
 _HOME = {
     "ConsensoError": "consenso.errors",
-    "Experiment": "consenso.experiment",
+    "Experiment": "consenso.experiment_file",
     "LabelSchema": "consenso.labels",
     "Recipe": "consenso.finetune",
     "RunFolder": "consenso.store",
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from consenso.consensus import decide, measure_agreement
     from consenso.data import load_dataset, make_folds
     from consenso.errors import ConsensoError
-    from consenso.experiment import Experiment, run
+    from consenso.experiment import run
+    from consenso.experiment_file import Experiment
     from consenso.finetune import Recipe, make_arms, run_arms
     from consenso.labels import LabelSchema
     from consenso.report import write_report

@@ -1,11 +1,12 @@
 """Door 1: the commands. Results go to stdout and files, progress and logs to stderr.
 
-Exit codes: 0 ok, 1 failed (can be resumed), 2 usage or bad input, 3 incomplete, 4 a guard failed, 130 interrupted.
+Exit codes: 0 ok, 1 failed (can be resumed), 2 usage or bad input, 3 some trainings failed, 4 a guard failed, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import sys
@@ -21,7 +22,7 @@ from consenso.errors import ConfigError, ConsensoError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from consenso.experiment import Experiment, Outcome
+    from consenso.experiment import Outcome
     from consenso.store import RunFolder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -29,20 +30,27 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main() -> None:
     """Run the command line; deliberate errors become one line and an exit code."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a redirect on Windows is not UTF-8 by itself, and results hold "−" and "±"
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
-        cli(prog_name="consenso", standalone_mode=False)
+        code = cli(prog_name="consenso", standalone_mode=False)
     except ConsensoError as error:
         _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as error:
-        raise SystemExit(error.exit_code) from None
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; finished work is kept, the same command goes on", 130)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        _fail("the disk is full; finished work is kept, make room and run the same command again", 1)
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror}{where}; finished work is kept, mend this and run the same command again", 1)
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)  # click returns what a command's Exit carries
 
 
 def _fail(message: str, code: int) -> None:
@@ -96,9 +104,9 @@ def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str 
     """Write a commented experiment.toml from a data file."""
     from consenso.drafting import draft
 
+    text, summary = draft(data, votes=votes, columns=columns, beside=out)
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name with --out, or overwrite it with --force")
-    text, summary = draft(data, votes=votes, columns=columns, beside=out)
     from consenso.store import write_text
 
     write_text(out, text)
@@ -120,9 +128,10 @@ def run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: b
 
 def _run(experiment: Path, out: Path | None, changes: tuple[str, ...], until: str) -> Outcome:
     from consenso import experiment as flow
+    from consenso.experiment_file import read_experiment
     from consenso.progress import showing
 
-    read, base = flow.read_experiment(experiment, changes)
+    read, base = read_experiment(experiment, changes)
     folder = out or Path("runs") / read.name
     with showing() as progress:
         return flow.run(read, folder, until=until, progress=progress, base=base)
@@ -133,27 +142,38 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
         facts = {
             "verdict": outcome.verdict,
             "sentence": outcome.sentence,
+            "others": outcome.others,
+            "failed_trainings": outcome.failed,
             "folder": str(outcome.folder),
             "report": str(outcome.report) if outcome.report else None,
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     click.echo(f"verdict: {outcome.sentence or 'none yet'}")
+    for student, sentence in outcome.others.items():
+        click.echo(f"{student}: {sentence}")
+    if outcome.failed:
+        click.echo(
+            f"consenso: {outcome.failed} training(s) failed (see the table trainings); run again to retry", err=True
+        )
     if outcome.report:
         click.echo(f"report:  {outcome.report}")
 
 
 def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
-    from consenso import experiment as flow
+    from consenso.experiment_file import read_experiment
+    from consenso.overview import plan
     from consenso.store import RunFolder
 
-    read, base = flow.read_experiment(experiment, changes)
-    rows = flow.plan(read, RunFolder(out or Path("runs") / read.name), base)
+    read, base = read_experiment(experiment, changes)
+    rows = plan(read, RunFolder(out or Path("runs") / read.name), base)
     if as_json:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        bound = "" if row["known"] else " at most (the consensus is not known yet)"
+        bound = (
+            f" for {row['runs']} (arm, seed) pairs" if row["known"] else f", up to {row['runs']} once the votes are in"
+        )
         click.echo(
             f"{row['student']}: {row['to_do']} trainings to do{bound}, {row['done']} done; about "
             f"{duration(row['seconds'])} and {row['disk_bytes'] / 1e6:.0f} MB on disk ({row['basis']})"
@@ -180,14 +200,14 @@ def status(experiment: Path, out: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     for stage in facts["stages"]:
-        click.echo(f"{stage['stage']:<10} {stage['state']:<8} {stage['detail']}")
+        click.echo(f"{stage['stage']:<10} {stage['state']:<11} {stage['detail']}")
     if facts["sentence"]:
         click.echo(f"verdict: {facts['sentence']}")
 
 
 def _folder(source: Path, out: Path | None = None) -> RunFolder:
     """The run folder of an experiment.toml, or the folder itself."""
-    from consenso.experiment import read_experiment
+    from consenso.experiment_file import read_experiment
     from consenso.store import RunFolder
 
     if out is None and source.is_dir():
@@ -254,7 +274,7 @@ def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_jso
 
 
 def _made(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> RunFolder:
-    from consenso.experiment import read_experiment
+    from consenso.experiment_file import read_experiment
     from consenso.store import RunFolder
 
     return RunFolder(out or Path("runs") / read_experiment(experiment, changes)[0].name)
@@ -306,7 +326,7 @@ def export(
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of experiment.toml instead.")
 def config(experiment: Path, changes: tuple[str, ...], schema: bool) -> None:
     """Show the effective settings of an experiment, defaults included, or the JSON Schema."""
-    from consenso.experiment import Experiment, read_experiment
+    from consenso.experiment_file import Experiment, read_experiment
 
     if schema:
         click.echo(json.dumps(Experiment.model_json_schema(), indent=1, ensure_ascii=False))

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import os
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from consenso.annotate import AnnotateSettings, annotate_texts, check_annotators, describe_annotators, read_votes
-from consenso.compare import CompareSettings, check_guards, compare_arms, exit_code, score_runs
-from consenso.consensus import ConsensusSettings, check_consensus, decide, measure_agreement
-from consenso.data import DataSettings, make_folds, read_dataset
+from consenso.annotate import annotate_texts, check_annotators, describe_annotators, read_votes
+from consenso.compare import check_guards, compare_arms, exit_code, score_runs
+from consenso.consensus import check_consensus, decide, measure_agreement
+from consenso.data import Loaded, find_leaks, make_folds, read_dataset
 from consenso.encoders import embed, encoder_fingerprint
-from consenso.errors import ConfigError, DataError
+from consenso.errors import ConfigError, nearest
+from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
-from consenso.finetune import FinetuneSettings, Results, make_arms, plan_arms, run_arms
+from consenso.finetune import STUDENTS, FinetuneSettings, Results, make_arms, run_arms
 from consenso.labels import LabelSchema
-from consenso.report import ReportSettings, write_report
-from consenso.settings import Settings
-from consenso.store import RunFolder, digest
+from consenso.preconditions import has_test_gold, need_extras, need_gold, need_valid_votes
+from consenso.report import write_report
+from consenso.store import RunFolder, digest, environment
+from consenso.tables import LEAKS, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,25 +39,6 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with events: {"stage": …, "event": "start" | "reuse" | "advance" | "end", …}."""
 
 
-class Experiment(Settings):
-    """What experiment.toml may say: a name, and one section per stage."""
-
-    name: str = "experiment"
-    """Names the run folder (runs/<name>) and the data set in the comparison."""
-    data: DataSettings
-    """Where the texts, their gold and the labels come from, and how they are split."""
-    annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)
-    """Who votes: embedded annotators and votes that exist already."""
-    consensus: ConsensusSettings = Field(default_factory=ConsensusSettings)
-    """How votes become labels."""
-    finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
-    """Which students are trained on which labels, and how often."""
-    compare: CompareSettings = Field(default_factory=CompareSettings)
-    """Metric, margin and primary contrast: declared before anything is scored."""
-    report: ReportSettings = Field(default_factory=ReportSettings)
-    """What the report shows."""
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What a run ended with."""
@@ -67,16 +46,21 @@ class Outcome:
     folder: Path
     """The run folder."""
     verdict: str
-    """The verdict word of the primary contrast; '' where nothing was compared."""
+    """The verdict word of the primary contrast of the first student; '' where nothing is compared yet."""
     sentence: str
-    """The verdict with its numbers."""
+    """The verdict with its numbers, or why there is none yet."""
     report: Path | None
     """The report's path."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Further students → the sentence of their primary contrast."""
+    failed: int = 0
+    """Trainings that failed; the next run tries them again."""
 
     @property
     def exit_code(self) -> int:
-        """4 if a guard failed, else 0."""
-        return exit_code(self.verdict)
+        """4 if a guard failed for any student, 3 if trainings failed, else 0."""
+        words = [self.verdict, *(sentence.partition(":")[0] for sentence in self.others.values())]
+        return max(map(exit_code, words)) or (3 if self.failed else 0)
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -114,58 +98,21 @@ def run(
     relative paths start from the file's folder (`base` overrides it).
     Raises `ConsensoError`s with one line each; a killed run resumes when called again.
     """
+    if until not in (names := [stage.name for stage in STAGES]):
+        raise ConfigError(f"unknown stage {until!r}; choose one of {', '.join(names)}.{nearest(until, names)}")
     read, beside = read_experiment(experiment)
     place = RunFolder(folder if folder is not None else Path("runs") / read.name)
+    need_extras(read, names[: names.index(until) + 1])
     with place.locked():
         this = Run(read, place, base or beside, progress or (lambda event: None))
         place.note("name", read.name)
         place.note("settings", read.model_dump(mode="json"))
-        place.note("environment", environment())
         for stage in STAGES:
             _do(stage, this)
             if stage.name == until:
                 break
+        _mark_stale(this)
         return outcome(place)
-
-
-def read_experiment(
-    source: Experiment | str | Path | Mapping[str, Any], changes: Sequence[str] = ()
-) -> tuple[Experiment, Path]:
-    """Return the experiment and the folder its relative paths start from; `changes` are `section.key=value`."""
-    if isinstance(source, Experiment):
-        return source, Path.cwd()
-    if isinstance(source, Mapping):
-        return Experiment.read(_changed(dict(source), changes), "experiment"), Path.cwd()
-    path = Path(source)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `consenso init DATA` writes one") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; give the experiment.toml itself") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    values.setdefault("name", path.stem if path.stem != "experiment" else path.resolve().parent.name)
-    return Experiment.read(_changed(values, changes), str(path)), path.resolve().parent
-
-
-def _changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {change}: write it as section.key=value, for example consensus.method=weighted")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        inner = values
-        *sections, last = name.strip().split(".")
-        for section in sections:
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {change}: {section!r} is not a section")
-        inner[last] = value
-    return values
 
 
 @dataclass(frozen=True)
@@ -176,23 +123,49 @@ class Stage:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     depends: Callable[[Run], Any]
-    deed: Callable[[Run], None]
+    deed: Callable[[Run], dict[str, Any] | None]
     files: tuple[str, ...] = ()
 
 
-def _do(stage: Stage, this: Run) -> None:
+def _key(stage: Stage, this: Run) -> str:
     prints = this.folder.fingerprints()
-    key = digest([stage.name, {name: prints.get(name) for name in stage.reads}, stage.depends(this)])
-    if this.folder.is_done(stage.name, key) and all((this.folder.path / file).exists() for file in stage.files):
+    return digest([stage.name, {name: prints.get(name) for name in stage.reads}, stage.depends(this)])
+
+
+def is_current(stage: Stage, this: Run) -> bool:
+    """Return whether a stage finished with these settings, inputs and files, and left nothing failed."""
+    entry = this.folder.record().get("stages", {}).get(stage.name, {})
+    return (
+        this.folder.is_done(stage.name, _key(stage, this))
+        and not entry.get("failed")
+        and all((this.folder.path / file).exists() for file in stage.files)
+    )
+
+
+def _do(stage: Stage, this: Run) -> None:
+    if is_current(stage, this):
+        this.folder.flag_stages({stage.name: False})
         this.progress({"stage": stage.name, "event": "reuse"})
         return
     this.progress({"stage": stage.name, "event": "start"})
-    started = time.perf_counter()
-    stage.deed(this)
+    later = [other.name for other in STAGES[STAGES.index(stage) + 1 :]]
+    this.folder.flag_stages(dict.fromkeys(later, True))  # a kill from here on leaves no old verdict standing as current
+    key, started = _key(stage, this), time.perf_counter()
+    facts = stage.deed(this) or {}
     seconds = round(time.perf_counter() - started, 2)
     finished = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    this.folder.finish(stage.name, key, list(stage.writes), seconds=seconds, finished_at=finished)
+    this.folder.finish(stage.name, key, list(stage.writes), seconds=seconds, finished_at=finished, **facts)
     this.progress({"stage": stage.name, "event": "end", "seconds": seconds})
+
+
+def _mark_stale(this: Run) -> None:
+    """Flag every finished stage whose settings or inputs have changed, and all that follow it."""
+    stale = False
+    for stage in STAGES:
+        done = stage.name in this.folder.record().get("stages", {})
+        stale = stale or (done and not this.folder.is_done(stage.name, _key(stage, this)))
+        if done:
+            this.folder.flag_stages({stage.name: stale})
 
 
 def _data(this: Run) -> None:
@@ -200,6 +173,14 @@ def _data(this: Run) -> None:
     loaded = read_dataset(settings, this.base)
     if loaded.labels is None:
         raise ConfigError("experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]")
+    if not has_test_gold(loaded.texts):
+        _write_texts(
+            this,
+            loaded,
+            *_unsplit(loaded.texts),
+            notes=["no test text has gold: labels and agreement only, no verdict"],
+        )
+        return
     folds, leaks = make_folds(
         loaded.texts,
         test_size=settings.test_size,
@@ -207,12 +188,25 @@ def _data(this: Run) -> None:
         seed=settings.seed,
         leakage=settings.leakage,
     )
+    _write_texts(this, loaded, folds, leaks, notes=folds.attrs.get("notes", []))
+
+
+def _write_texts(this: Run, loaded: Loaded, folds: pd.DataFrame, leaks: pd.DataFrame, notes: list[str]) -> None:
+    assert loaded.labels is not None
     this.folder.note("labels", loaded.labels.as_records())
-    this.folder.note("data", {**loaded.record, "notes": folds.attrs.get("notes", [])})
+    this.folder.note("data", {**loaded.record, "notes": [*loaded.record.get("notes", []), *notes]})
     this.folder.write("texts", loaded.texts)
     this.folder.write("duplicates", loaded.duplicates)
     this.folder.write("folds", folds)
     this.folder.write("leaks", leaks)
+
+
+def _unsplit(texts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Folds and leaks where nothing can be tested: every text may be labelled, none is compared."""
+    import pandas as pd
+
+    folds = pd.DataFrame({"fold": 0, "text_id": texts["text_id"], "part": "train"})
+    return folds, pd.DataFrame(columns=list(LEAKS.columns))
 
 
 def _annotate(this: Run) -> None:
@@ -231,6 +225,7 @@ def _annotate(this: Run) -> None:
         parts.append(read_votes(source.source, schema, settings=source, texts=texts, base=this.base))
         notes += parts[-1].attrs.get("notes", [])
     votes = pd.concat([part.assign() for part in parts], ignore_index=True)
+    need_valid_votes(votes)
     this.folder.note("annotate_notes", notes)
     this.folder.write("annotators", describe_annotators(settings, votes))
     this.folder.write("votes", votes)
@@ -261,16 +256,17 @@ def _consensus(this: Run) -> None:
     )
 
 
-def _finetune(this: Run) -> None:
+def _finetune(this: Run) -> dict[str, Any]:
     import pandas as pd
 
     settings, folder, schema = this.experiment.finetune, this.folder, this.schema
     texts, folds, labels = folder.read("texts"), folder.read("folds"), folder.read("final_labels")
-    _need_gold(texts, folds)
+    need_gold(texts, folds, labels, settings)
+    folder.note("environment", environment())
     all_arms, results = [], []
     for student in settings.students:
         choice = settings.for_student(student)
-        arms = _arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
+        arms = arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
         results.append(
             run_arms(
                 arms, texts[["text_id", "text"]], folds,
@@ -282,21 +278,20 @@ def _finetune(this: Run) -> None:
     folder.write("arms", pd.concat(all_arms, ignore_index=True))
     for name in Results._fields:
         folder.write(name, pd.concat([getattr(result, name) for result in results], ignore_index=True))
+    return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
 
 
-def _arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
+def arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
+    """Return the ARMS of one student; `tables`: texts, folds, labels. The dry run asks for them too."""
+    asks_gold = any(arm.startswith("gold") for arm in settings.arms)
+    floor = ("floor",) if asks_gold and "floor" not in settings.arms else ()  # costs nothing, and two guards need it
     return make_arms(
-        **tables, arms=settings.arms, seeds=settings.seeds, resample=settings.resamples(student), schema=schema
+        **tables,
+        arms=(*settings.arms, *floor),
+        seeds=settings.seeds,
+        resample=settings.resamples(student),
+        schema=schema,
     )
-
-
-def _need_gold(texts: pd.DataFrame, folds: pd.DataFrame) -> None:
-    test = set(folds.loc[folds["part"] == "test", "text_id"])
-    if not texts.loc[texts["text_id"].isin(test), "gold"].notna().any():
-        raise DataError(
-            "no test text has a gold label: a verdict needs human labels on the test texts; label some (300 or more), "
-            "or stop at the labels with `consenso consensus`"
-        )
 
 
 def _compare(this: Run) -> None:
@@ -313,7 +308,9 @@ def _compare(this: Run) -> None:
         "contrasts": [(c.arm, c.control) for c in settings.contrasts] or None,
         "schema": schema,
     }
-    first = _first_scoring(this)
+    scorings = _scorings(this)
+    now = scorings[0]["hash"] if len(scorings) == 1 else f"one of {len(scorings)} scorings"
+    remaining = find_leaks(texts, folds)
     seen = folds.loc[folds["part"] != "test", "text_id"]
     guards = [
         check_annotators(votes, folder.record().get("annotate_notes")),
@@ -324,9 +321,9 @@ def _compare(this: Run) -> None:
         predicted, trained = (frame[frame["student"] == student] for frame in (predictions, trainings))
         checked = check_guards(
             predictions=predicted, gold=gold, arms=arms[arms["student"] == student], folds=folds,
-            leaks=folder.read("leaks"), texts=texts, trainings=trained, labels=labels,
+            leaks=folder.read("leaks"), remaining=remaining, texts=texts, trainings=trained, labels=labels,
             low_power_below=settings.low_power_below, few_texts_below=settings.few_texts_below,
-            gold_public=settings.gold_public, **first, **chosen,
+            gold_public=settings.gold_public, first_hash=scorings[0]["hash"], hash=now, **chosen,
         )  # fmt: skip
         guards.append(checked.assign(scope=checked["scope"].replace("all", student)))
         resampled = this.experiment.finetune.resamples(student)
@@ -339,17 +336,25 @@ def _compare(this: Run) -> None:
     folder.write("guards", pd.concat(guards, ignore_index=True))
     folder.write("scores", score_runs(predictions, gold, schema))
     folder.write("comparison", pd.concat(comparisons, ignore_index=True))
+    folder.note("scorings", scorings)
 
 
-def _first_scoring(this: Run) -> dict[str, Any]:
-    """The hash of every choice that must stand before the first scoring, now and at the first scoring."""
-    chosen = this.experiment.model_dump(mode="json")
-    now = digest({name: chosen[name] for name in ("compare", "consensus", "annotate")})
-    first = this.folder.record().get("first_scoring")
-    if first is None:
-        first = {"hash": now, "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-        this.folder.note("first_scoring", first)
-    return {"hash": now, "first_hash": first["hash"]}
+def _scorings(this: Run) -> list[dict[str, str]]:
+    """The distinct hashes, this one among them, of what must be fixed before the first scoring, oldest first."""
+    chosen, prints = this.experiment.model_dump(mode="json"), this.folder.fingerprints()
+    now = digest(
+        [
+            {name: chosen["compare"][name] for name in ("metric", "margin", "arm", "control", "contrasts")},
+            {name: value for name, value in chosen["consensus"].items() if name != "bootstrap"},
+            {name: chosen["finetune"][name] for name in ("recipe", "resample")},
+            {name: prints[name] for name in ("texts", "folds", "votes")},
+            this.folder.record()["labels"],
+        ]
+    )
+    history: list[dict[str, str]] = this.folder.record().get("scorings", [])
+    if now not in {entry["hash"] for entry in history}:
+        history = [*history, {"hash": now, "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}]
+    return history
 
 
 def _report(this: Run) -> None:
@@ -363,6 +368,13 @@ def _annotate_depends(this: Run) -> Any:
     return [settings.model_dump(mode="json"), encoders, files, this.folder.record().get("labels")]
 
 
+def _finetune_depends(this: Run) -> Any:
+    settings = this.experiment.finetune
+    used = {settings.for_student(s).recipe.encoder for s in settings.students if STUDENTS[s].USES_ENCODER}
+    encoders = {encoder: encoder_fingerprint(encoder) for encoder in sorted(used)}
+    return [settings.model_dump(mode="json", exclude={"workers"}), encoders, this.folder.record().get("labels")]
+
+
 STAGES = (
     Stage(
         "data", (), ("texts", "duplicates", "folds", "leaks"),
@@ -372,23 +384,26 @@ STAGES = (
     Stage("annotate", ("texts",), ("annotators", "votes"), _annotate_depends, _annotate),
     Stage(
         "consensus", ("texts", "votes"), ("labels", "agreement", "final_labels"),
-        lambda this: this.experiment.consensus.model_dump(mode="json"),
+        lambda this: [this.experiment.consensus.model_dump(mode="json"), this.folder.record().get("labels")],
         _consensus,
     ),
     Stage(
         "finetune", ("texts", "folds", "final_labels"), ("arms", "trainings", "curves", "predictions"),
-        lambda this: [this.experiment.finetune.model_dump(mode="json", exclude={"workers"}), this.folder.record().get("labels")],
+        _finetune_depends,
         _finetune,
     ),
     Stage(
         "compare", ("texts", "folds", "leaks", "votes", "labels", "arms", "trainings", "predictions"),
         ("guards", "scores", "comparison"),
-        lambda this: this.experiment.compare.model_dump(mode="json"),
+        lambda this: [
+            this.experiment.compare.model_dump(mode="json"), this.experiment.name,
+            {name: this.folder.record().get(name) for name in ("labels", "annotate_notes")},
+        ],
         _compare,
     ),
     Stage(
-        "report", ("comparison", "guards", "agreement", "curves", "scores", "duplicates"), (),
-        lambda this: this.experiment.report.model_dump(mode="json"),
+        "report", tuple(TABLES), (),
+        lambda this: this.experiment.model_dump(mode="json"),
         _report,
         ("report.html", "report.md"),
     ),
@@ -396,100 +411,19 @@ STAGES = (
 
 
 def outcome(folder: RunFolder) -> Outcome:
-    """Read the verdict of the primary contrast of the first student from a run folder."""
+    """Read the verdicts of the students' primary contrasts from a run folder."""
     report = folder.path / "report.html"
     place = report if report.exists() else None
-    if not folder.has("comparison"):
-        return Outcome(folder.path, "", "", place)
+    stages = folder.record().get("stages", {})
+    failed = int(stages.get("finetune", {}).get("failed", 0))
+    if "compare" not in stages or stages["compare"].get("stale"):
+        late = "out of date: settings or data have changed since; `consenso run` brings it up to date"
+        return Outcome(folder.path, "", late if "compare" in stages else "", place, failed=failed)
     comparison = folder.read("comparison")
-    settings = folder.record()["settings"]
-    chosen = comparison[
-        comparison["is_primary"]
-        & (comparison["student"] == settings["finetune"]["students"][0])
-        & (comparison["metric"] == settings["compare"]["metric"])
-        & (comparison["scope"] == "all")
-    ]
-    if chosen.empty:
-        return Outcome(folder.path, "", "no primary contrast: its two arms were not both trained", place)
-    row = chosen.iloc[0]
-    return Outcome(folder.path, str(row["verdict"]), str(row["sentence"]), place)
-
-
-def environment() -> dict[str, Any]:
-    """Return Python, platform, threads and the versions of the libraries that can change a number."""
-    import platform
-    from importlib import metadata
-
-    packages = (
-        "consenso",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "scikit-learn",
-        "scipy",
-        "torch",
-        "transformers",
-        "tokenizers",
-    )
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-    }
-
-
-def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
-    """Return one row per student: trainings to do and done, estimated seconds and disk bytes; writes nothing.
-
-    Before the votes exist the consensus is unknown, so every text is taken as decided: an upper bound.
-    """
-    key = STAGES[0].depends(Run(experiment, folder, base, lambda event: None))
-    known = folder.is_done("data", digest(["data", {}, key])) and folder.has("final_labels")
-    if known:
-        texts, folds, labels = (folder.read(name) for name in ("texts", "folds", "final_labels"))
-        schema = LabelSchema.from_records(folder.record()["labels"])
-    else:
-        loaded = read_dataset(experiment.data, base)
-        if loaded.labels is None:
-            raise ConfigError(
-                "experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]"
-            )
-        texts, schema = loaded.texts, loaded.labels
-        settings = experiment.data
-        folds, _ = make_folds(
-            texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off"
-        )
-        labels = (
-            texts[["text_id", "gold"]]
-            .rename(columns={"gold": "label"})
-            .assign(source="consensus", is_problematic=False)
-        )
-    rows = []
-    for student in experiment.finetune.students:
-        choice = experiment.finetune.for_student(student)
-        arms = _arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
-        pieces = plan_arms(
-            arms, texts[["text_id", "text"]], folds,
-            student=student, recipe=choice.recipe, schema=schema, folder=folder,
-        )  # fmt: skip
-        training = [piece for piece in pieces if piece.what == "train"]
-        rows.append(
-            {
-                "student": student,
-                "known": known,
-                "to_do": sum(not piece.done for piece in training),
-                "done": sum(piece.done for piece in training),
-                "seconds": sum(piece.seconds for piece in pieces)
-                / min(experiment.finetune.workers, os.cpu_count() or 1),
-                "disk_bytes": sum(piece.bytes for piece in pieces),
-                "basis": pieces[0].basis,
-            }
-        )
-    return rows
+    primary = comparison[comparison["is_primary"]].set_index("student")[["verdict", "sentence"]]
+    first, *others = folder.record()["settings"]["finetune"]["students"]
+    said = {student: str(primary.loc[student, "sentence"]) for student in others if student in primary.index}
+    if first not in primary.index:
+        return Outcome(folder.path, "", "no primary contrast: its arms were not both trained", place, said, failed)
+    verdict, sentence = primary.loc[first]
+    return Outcome(folder.path, str(verdict), str(sentence), place, said, failed)

@@ -1,12 +1,18 @@
-"""A run folder told in small tables, stage by stage: what the commands print."""
+"""A run told in small tables, stage by stage: what the commands print, and what a run would do."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate import count_votes
 from consenso.consensus import annotator_quality, score_against_gold
-from consenso.experiment import STAGES, outcome
+from consenso.data import make_folds, read_dataset
+from consenso.errors import ConfigError
+from consenso.experiment import STAGES, Run, arms_of, is_current, outcome
+from consenso.experiment_file import Experiment
+from consenso.finetune import plan_arms
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 
@@ -15,18 +21,19 @@ if TYPE_CHECKING:
 
 
 def progress_of(folder: RunFolder) -> dict[str, Any]:
-    """Return {stages: [{stage, state (done, started, waiting), detail}], sentence}."""
+    """Return {stages: [{stage, state (done, out of date, started, waiting), detail}], sentence}."""
     done = folder.record().get("stages", {})
     rows = []
     for stage in STAGES:
         entry = done.get(stage.name)
-        state = "done" if entry else "waiting"
+        state = "waiting" if not entry else "out of date" if entry.get("stale") else "done"
         detail = f"{entry['seconds']:.1f} s, {entry['finished_at']}" if entry else ""
         if stage.name == "finetune" and not entry:
             finished = len(list((folder.path / "pieces" / "trainings").glob("*.parquet")))
             state, detail = ("started" if finished else "waiting"), f"{finished} trainings finished" if finished else ""
         rows.append({"stage": stage.name, "state": state, "detail": detail})
-    return {"folder": str(folder.path), "stages": rows, "sentence": outcome(folder).sentence}
+    found = outcome(folder)
+    return {"folder": str(folder.path), "stages": rows, "sentence": found.sentence, "failed_trainings": found.failed}
 
 
 def describe_data(folder: RunFolder) -> pd.DataFrame:
@@ -100,3 +107,57 @@ def describe_comparison(folder: RunFolder) -> pd.DataFrame:
         rows[f"{column}_pp"] = 100 * rows[column]
     columns = ["student", "contrast", "difference_pp", "low_pp", "high_pp", "p_holm", "verdict"]
     return rows.sort_values(["student", "is_primary"], ascending=[True, False])[columns]
+
+
+def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
+    """Return one row per student: trainings to do and done, estimated seconds and disk bytes; writes nothing.
+
+    Before the votes exist the consensus is unknown, so every text is taken as decided: an upper bound.
+    """
+    import pandas as pd
+
+    this = Run(experiment, folder, base, lambda event: None)
+    known = all(is_current(stage, this) for stage in STAGES if stage.name in {"data", "annotate", "consensus"})
+    if known:
+        texts, folds, labels = (folder.read(name) for name in ("texts", "folds", "final_labels"))
+        schema = LabelSchema.from_records(folder.record()["labels"])
+    else:
+        loaded = read_dataset(experiment.data, base)
+        if loaded.labels is None:
+            raise ConfigError(
+                "experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]"
+            )
+        texts, schema = loaded.texts, loaded.labels
+        settings = experiment.data
+        folds, _ = make_folds(
+            texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off"
+        )
+        stand_in = [
+            schema.names[i % len(schema)] for i in range(len(texts))
+        ]  # where gold is missing, any label will do
+        labels = texts[["text_id"]].assign(
+            label=texts["gold"].fillna(pd.Series(stand_in, index=texts.index)), source="consensus", is_problematic=False
+        )
+    rows = []
+    for student in experiment.finetune.students:
+        choice = experiment.finetune.for_student(student)
+        arms = arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
+        pieces = plan_arms(
+            arms, texts[["text_id", "text"]], folds,
+            student=student, recipe=choice.recipe, schema=schema, folder=folder,
+        )  # fmt: skip
+        training = [piece for piece in pieces if piece.what == "train"]
+        rows.append(
+            {
+                "student": student,
+                "known": known,
+                "to_do": sum(not piece.done for piece in training),
+                "done": sum(piece.done for piece in training),
+                "runs": len(arms[["arm", "seed"]].drop_duplicates()),
+                "seconds": sum(piece.seconds for piece in pieces)
+                / min(experiment.finetune.workers, os.cpu_count() or 1),
+                "disk_bytes": sum(piece.bytes for piece in pieces),
+                "basis": pieces[0].basis,
+            }
+        )
+    return rows

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,9 @@ def digest(value: Any) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file so that a reader sees the old one or the whole new one, whatever kills the process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -46,14 +47,25 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise _storage_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    reason = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else (error.strerror or str(error))
+    if _is_full(path, error):
+        return StorageError(
+            f"cannot write {path}: the disk is full; finished work is kept, make room and run the same command again"
+        )
     return StorageError(
-        f"cannot write {path}: {reason}; finished work is kept, make room and run the same command again"
+        f"cannot write {path}: {error.strerror or error}; finished work is kept, mend this (or choose another folder) and run again"
     )
+
+
+def _is_full(path: Path, error: OSError) -> bool:
+    """Whether a write failed for want of room; numpy reports a short write without an error number."""
+    if error.errno is None:
+        return path.parent.exists() and shutil.disk_usage(path.parent).free < 1_000_000
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 class RunFolder:
@@ -80,6 +92,8 @@ class RunFolder:
         except OSError as error:
             raise _storage_error(self.path, error) from error
         try:
+            for leftover in self.path.glob("**/.*.*-????????"):  # half-written files of a killed process
+                leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -161,6 +175,18 @@ class RunFolder:
             self.has(t) and prints.get(t) == p for t, p in done.get("tables", {}).items()
         )
 
+    def flag_stages(self, stale: dict[str, bool]) -> None:
+        """Flag finished stages as stale (out of date) or current; stages that never finished are passed over."""
+        stages = self.record().get("stages", {})
+        changed = {
+            name: flag for name, flag in stale.items() if name in stages and flag != stages[name].get("stale", False)
+        }
+        if changed:
+            flagged = {
+                name: {**entry, "stale": changed.get(name, entry.get("stale", False))} for name, entry in stages.items()
+            }
+            self.note("stages", flagged)
+
     def finish(self, stage: str, key: str, tables: list[str], **facts: Any) -> None:
         """Record that a stage is done: its key, the tables it wrote and whatever else is worth keeping."""
         prints = self.fingerprints()
@@ -177,6 +203,36 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
+def environment() -> dict[str, Any]:
+    """Return Python, platform, threads and the versions of the libraries that can change a number."""
+    import platform
+    from importlib import metadata
+
+    packages = (
+        "consenso",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "scikit-learn",
+        "scipy",
+        "torch",
+        "transformers",
+        "tokenizers",
+    )
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
+
+
 def as_arrow(frame: pd.DataFrame, table: Table) -> pa.Table:
     """Return the checked frame as an Arrow table with the table's own types, in the order of its key."""
     import pyarrow as pa
@@ -189,7 +245,7 @@ def as_arrow(frame: pd.DataFrame, table: Table) -> pa.Table:
     for name in frame.columns:
         column = table.columns.get(name)
         kind = "text" if name in {"text_id", "other_id"} else (column.kind if column else "any")
-        values = frame[name].map(str) if name in {"text_id", "other_id"} else frame[name]
+        values = frame[name].map(str).astype(object) if name in {"text_id", "other_id"} else frame[name]
         array = _array(values, kinds.get(kind), f"{table.name}.{name}")
         columns.append(array)
         fields.append(pa.field(name, array.type))
@@ -209,7 +265,7 @@ def _array(values: pd.Series, kind: pa.DataType | None, name: str) -> pa.Array:
             )
         else:
             raise DataError(
-                f"{name}: cannot be stored as {kind}; found {values.map(type).iloc[0].__name__} values"
+                f"{name}: cannot be stored as {kind}; found {type(next(iter(values.dropna()), None)).__name__} values"
             ) from None
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()

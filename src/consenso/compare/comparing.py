@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from consenso.compare.contrasts import Contrast, choose_contrasts
+from consenso.compare.contrasts import Contrast, choose_contrasts, left_out
 from consenso.compare.evidence import Evidence, failed_trainings
 from consenso.compare.guards import failures, judge_guards
 from consenso.compare.metrics import METRICS, per_item
@@ -90,9 +90,10 @@ def compare_arms(
     alone, and `attrs["guards"]` keeps what they found. `replication`: "bootstrap" where a seed stands for a resample of
     the training texts. `strata`: a Series by text_id; each of its values becomes a further scope.
 
-    Every contrast is computed in both metrics, paired by seed and text id. Holm's adjustment covers the secondary
-    contrasts of the primary metric, per student. Raises `ConfigError` for an unknown metric or arm, `DataError` for a
-    wrong table.
+    Every contrast is computed in both metrics, paired by seed and text id; copies of a seed are left out. Holm's
+    adjustment covers the secondary contrasts, per student and metric. A contrast that was asked for and whose arms a
+    student lacks is left out with a warning; without any contrast the table is empty. Raises `ConfigError` for an
+    unknown metric, or an arm that no student has and that is no standard one, `DataError` for a wrong table.
     """
     if metric not in METRICS:
         raise ConfigError(f"unknown metric {metric!r}; choose one of {sorted(METRICS)}.{nearest(metric, METRICS)}")
@@ -108,18 +109,26 @@ def compare_arms(
                                        contrasts=asked, primary=primary))  # fmt: skip
     terms = _Terms(metric, margin, level, dataset, replication, check(guards, GUARDS))
     failed, scopes = failed_trainings(trainings), _scopes(runs, strata)
+    everywhere = {name for there in runs.rows.values() for name in there}
     rows: list[dict[str, Any]] = []
     for student, attempt in sorted(runs.rows):
         arms = runs.arms(student, attempt)
-        chosen, first = choose_contrasts(arms, contrasts, primary)
+        chosen, first = choose_contrasts(arms, contrasts, primary, everywhere)
+        _say_what_is_left_out(student, arms, contrasts, primary)
         questions = [
             _Question(student, attempt, contrast, scope, contrast == first,
                       pair_arms(runs, arms, contrast, failed=failed.get(student, ()), items=mask))
             for contrast in chosen for scope, mask in scopes
         ]  # fmt: skip
         measured = [_measure(question, name, level) for question in questions for name in sorted(METRICS)]
-        rows += [_judge(row, p_holm, terms) for row, p_holm in zip(measured, _adjust(measured, metric))]
+        rows += [_judge(row, p_holm, terms) for row, p_holm in zip(measured, _adjust(measured))]
     return _as_table(rows, guards)
+
+
+def _say_what_is_left_out(student: str, arms: Collection[str], contrasts: Any, primary: Any) -> None:
+    for contrast in left_out(arms, contrasts, primary):
+        lacking = ", ".join(name for name in contrast.arms if name not in arms)
+        logger.warning("%s: %s is left out, because there are no predictions of %s", student, contrast.name, lacking)
 
 
 def _scopes(runs: Runs, strata: pd.Series | None) -> list[tuple[str, np.ndarray | None]]:
@@ -146,16 +155,17 @@ def _measure(question: _Question, metric: str, level: float) -> _Measured:
     return _Measured(question, metric, result, float(B.mean()), float(A.mean()), better)
 
 
-def _adjust(rows: list[_Measured], metric: str) -> list[float]:
-    """Holm's p of the secondary contrasts of the primary metric over all test texts; NaN outside that family."""
-    family = [
-        place for place, row in enumerate(rows)
-        if row.metric == metric and row.question.scope == "all" and not row.question.is_first
-        and row.question.contrast.effect not in UNADJUSTED
-    ]  # fmt: skip
+def _adjust(rows: list[_Measured]) -> list[float]:
+    """Holm's p of the secondary contrasts over all test texts, one family per metric; NaN outside the families."""
     adjusted = [math.nan] * len(rows)
-    for place, p in zip(family, holm([rows[place].result.p for place in family])):
-        adjusted[place] = p
+    for metric in METRICS:
+        family = [
+            place for place, row in enumerate(rows)
+            if row.metric == metric and row.question.scope == "all" and not row.question.is_first
+            and row.question.contrast.effect not in UNADJUSTED
+        ]  # fmt: skip
+        for place, p in zip(family, holm([rows[place].result.p for place in family])):
+            adjusted[place] = p
     return adjusted
 
 
@@ -197,9 +207,18 @@ def _own_failures(question: _Question) -> Iterator[Failure]:
 def _as_table(rows: list[dict[str, Any]], guards: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(rows)
-    frame = check(frame.astype({"effect": object}), COMPARISON)
+    frame = pd.DataFrame(rows).astype({"effect": object}) if rows else _empty()
+    frame = check(frame, COMPARISON)
     frame.attrs["guards"] = guards.astype(object).where(guards.notna(), None).to_dict("records")
     words = frame.loc[frame["is_primary"], "verdict"].tolist()
     logger.info("compared %d contrasts; primary: %s", frame["contrast"].nunique(), ", ".join(words) or "none")
     return frame
+
+
+def _empty() -> pd.DataFrame:
+    """A table without rows whose columns have the types that rows would give them."""
+    import pandas as pd
+
+    kinds = {"text": "str", "integer": "int64", "number": "float64", "flag": "bool"}
+    types = {name: kinds[column.kind] for name, column in COMPARISON.columns.items()} | {"effect": "object"}
+    return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in types.items()})

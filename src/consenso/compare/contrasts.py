@@ -64,6 +64,10 @@ CONTRASTS = (
 """The primary contrast first, then the decompositions; a comparison reports those whose arms were trained."""
 
 
+STANDARD_ARMS = frozenset({name for contrast in CONTRASTS for name in contrast.arms} | {*FLOORS, "permuted"})
+"""Arms whose names are known: one that a student did not train is left out; any other name must be there."""
+
+
 def read_contrast(given: Contrast | tuple[str, str] | str) -> Contrast:
     """Return the contrast that `("consensus", "gold")` or `"consensus − gold"` names, with its meaning if known."""
     if isinstance(given, Contrast):
@@ -80,30 +84,50 @@ def choose_contrasts(
     arms: Collection[str],
     contrasts: Sequence[Contrast | tuple[str, str] | str] | None = None,
     primary: Contrast | tuple[str, str] | str | None = None,
+    elsewhere: Collection[str] = (),
 ) -> tuple[list[Contrast], Contrast | None]:
     """Return the contrasts to report, the primary one first, and the primary one (None where its arms are not there).
 
-    By default all of `CONTRASTS` whose arms exist. Contrasts asked for by name must have their arms, else
-    `ConfigError`; without `primary` the first of them is primary. A primary contrast of standard arms that were not
-    trained is left out: then there is no headline.
+    `arms`: those of one student; `elsewhere`: those of all students. By default all of `CONTRASTS` whose arms exist.
+    Without `primary` the first contrast asked for is primary. A contrast whose arms this student lacks is left out (a
+    primary one: then there is no headline), so the list may be empty. Raises `ConfigError` for an arm that no student
+    has and that is none of `STANDARD_ARMS`, and where no arm has a standard name and no contrast is asked for.
     """
-    asked = [read_contrast(given) for given in contrasts or ()]
-    chosen = asked or [contrast for contrast in CONTRASTS if set(contrast.arms) <= set(arms)]
-    first = read_contrast(primary) if primary is not None else (asked[0] if asked else CONTRASTS[0])
-    wanted = [*asked, first] if primary is not None else asked
-    standard = {name for contrast in CONTRASTS for name in contrast.arms}
+    first, wanted = _wanted(contrasts, primary)
+    known = {*arms, *elsewhere}
     for contrast in wanted:
         for name in contrast.arms:
-            if name not in arms and not (contrast == first and first not in asked and name in standard):
-                hint = nearest(name, sorted(arms))
+            if name not in known | STANDARD_ARMS:
+                hint = nearest(name, sorted(known | STANDARD_ARMS))
                 raise ConfigError(
-                    f"contrast {contrast.name}: no predictions of arm {name!r}; found {sorted(arms)}.{hint}"
+                    f"contrast {contrast.name}: no predictions of arm {name!r}; found {sorted(known)}.{hint}"
                 )
-    if first not in chosen and set(first.arms) <= set(arms):
-        chosen = [first, *chosen]
-    if not chosen:
+    if not contrasts and first in CONTRASTS and not known & STANDARD_ARMS:
         raise ConfigError(
-            f"no contrast to compute among the arms {sorted(arms)}; name one: contrasts=[('arm', 'control')]"
+            f"no contrast to compute among the arms {sorted(known)}; name one: contrasts=[('arm', 'control')]"
         )
-    chosen = sorted(chosen, key=lambda contrast: contrast != first)
+    chosen = [
+        contrast for contrast in (wanted if contrasts else [*CONTRASTS, first]) if set(contrast.arms) <= set(arms)
+    ]
+    chosen = sorted(dict.fromkeys(chosen), key=lambda contrast: contrast != first)
     return chosen, first if first in chosen else None
+
+
+def left_out(
+    arms: Collection[str],
+    contrasts: Sequence[Contrast | tuple[str, str] | str] | None = None,
+    primary: Contrast | tuple[str, str] | str | None = None,
+) -> list[Contrast]:
+    """Return the contrasts that were asked for by name and whose arms are not all there."""
+    return [contrast for contrast in _wanted(contrasts, primary)[1] if not set(contrast.arms) <= set(arms)]
+
+
+def _wanted(
+    contrasts: Sequence[Contrast | tuple[str, str] | str] | None, primary: Contrast | tuple[str, str] | str | None
+) -> tuple[Contrast, list[Contrast]]:
+    """The primary contrast, and all that were asked for by name."""
+    asked = [read_contrast(given) for given in contrasts or ()]
+    if primary is not None:
+        first = read_contrast(primary)
+        return first, list(dict.fromkeys([*asked, first]))
+    return (asked[0] if asked else CONTRASTS[0]), asked

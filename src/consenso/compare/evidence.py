@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Outcome = Literal["passed", "failed", "warned", "not_checked"]
+NO_CONTRAST = "no contrast has both of its arms"
+"""Why the guards of contrasts have nothing to look at."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,16 @@ class Evidence:
     """FOLDS: which text stands in which part."""
     leaks: pd.DataFrame | None = None
     """LEAKS: what the leakage guard of `data` removed."""
+    remaining: pd.DataFrame | None = None
+    """LEAKS: what a search for near repeats still finds in the folds."""
     texts: pd.DataFrame | None = None
     """TEXTS."""
     trainings: pd.DataFrame | None = None
     """TRAININGS: how each run ended."""
+    dev: pd.DataFrame | None = None
+    """PREDICTIONS of part dev."""
+    expected: frozenset[str] | None = None
+    """Ids of the test texts that have gold, all of which are to be predicted; None: not known."""
     labels: pd.DataFrame | None = None
     """LABELS."""
     metric: str = "macro_f1"
@@ -74,7 +82,12 @@ class Evidence:
 
     def chosen(self, student: str) -> tuple[list[Contrast], Contrast | None]:
         """Return the student's reported contrasts and its primary one."""
-        return choose_contrasts(self.runs.arms(student), self.contrasts, self.primary)
+        return choose_contrasts(self.runs.arms(student), self.contrasts, self.primary, self.everywhere)
+
+    @cached_property
+    def everywhere(self) -> frozenset[str]:
+        """The arms of all students."""
+        return frozenset(name for arms in self.runs.rows.values() for name in arms)
 
     def reported(self, student: str) -> list[str]:
         """Return the trained arms of the student's reported contrasts, the primary contrast's first."""

@@ -11,10 +11,10 @@ from consenso.compare import guards_of_runs as of_runs
 from consenso.compare import guards_of_texts as of_texts
 from consenso.compare.contrasts import Contrast
 from consenso.compare.evidence import Evidence, Finding
-from consenso.compare.runs import Runs, read_runs
+from consenso.compare.runs import Runs, gold_labels, read_runs
 from consenso.compare.verdict import INVALID, NO_VERDICT, UNSTABLE_RECIPE, Failure
 from consenso.labels import LabelSchema
-from consenso.tables import ARMS, FOLDS, LABELS, LEAKS, TEXTS, TRAININGS, check
+from consenso.tables import ARMS, FOLDS, LABELS, LEAKS, PREDICTIONS, TEXTS, TRAININGS, check
 from consenso.tables import GUARDS as GUARDS_TABLE
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def check_guards(
     arms: pd.DataFrame | None = None,
     folds: pd.DataFrame | None = None,
     leaks: pd.DataFrame | None = None,
+    remaining: pd.DataFrame | None = None,
     texts: pd.DataFrame | None = None,
     trainings: pd.DataFrame | None = None,
     labels: pd.DataFrame | None = None,
@@ -72,21 +73,39 @@ def check_guards(
 ) -> pd.DataFrame:
     """Run every guard of GUARDS on what is given and return the GUARDS table; a guard without evidence is not_checked.
 
-    `gold`: label names by text id (Series, or frame with text_id and gold). `first_hash` and `hash`: fingerprints of
+    `gold`: label names by text id (Series, or frame with text_id and gold). `leaks`: what was removed; `remaining`: what
+    a search for near repeats (LEAKS) still finds between the parts of `folds`, empty if nothing. `first_hash` and `hash`: fingerprints of
     what was declared at the first scoring and now. `figures` of a row is JSON; its `contrasts` says which contrasts a
     failure concerns.
-    Raises `DataError` for a wrong table, `ConfigError` for a contrast whose arms are missing.
+    Raises `DataError` for a wrong table, `ConfigError` for a contrast with an arm that no student has.
     """
     given = _checked(
-        arms=(arms, ARMS), folds=(folds, FOLDS), leaks=(leaks, LEAKS), texts=(texts, TEXTS),
-        trainings=(trainings, TRAININGS), labels=(labels, LABELS),
+        arms=(arms, ARMS), folds=(folds, FOLDS), leaks=(leaks, LEAKS), remaining=(remaining, LEAKS),
+        texts=(texts, TEXTS), trainings=(trainings, TRAININGS), labels=(labels, LABELS),
     )  # fmt: skip
     evidence = Evidence(
         runs=read_runs(predictions, gold, schema), schema=schema, metric=metric, margin=margin, primary=primary,
         contrasts=None if contrasts is None else tuple(contrasts), low_power_below=low_power_below,
-        few_texts_below=few_texts_below, gold_public=gold_public, first_hash=first_hash, hash=hash, **given,
+        few_texts_below=few_texts_below, gold_public=gold_public, first_hash=first_hash, hash=hash,
+        dev=_dev_rows(predictions), expected=_expected(given["folds"], gold, schema), **given,
     )  # fmt: skip
     return judge_guards(evidence)
+
+
+def _dev_rows(predictions: pd.DataFrame) -> pd.DataFrame | None:
+    if "part" not in predictions.columns or not (chosen := predictions["part"] == "dev").any():
+        return None
+    return check(predictions[chosen], PREDICTIONS)
+
+
+def _expected(
+    folds: pd.DataFrame | None, gold: pd.Series | pd.DataFrame, schema: LabelSchema | None
+) -> frozenset[str] | None:
+    """Ids of the test texts of the folds that have gold."""
+    if folds is None:
+        return None
+    test = folds.loc[folds["part"] == "test", "text_id"].map(str)
+    return frozenset(test) & frozenset(gold_labels(gold, schema).index)
 
 
 def _checked(**tables: tuple[Any, Any]) -> dict[str, Any]:

@@ -5,45 +5,53 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS
-from consenso.compare.evidence import Evidence, Finding
+from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
 from consenso.compare.metrics import per_item
 from consenso.compare.paired import TwoWay, wilson
+from consenso.compare.runs import without_copies
 from consenso.compare.verdict import signed
 
 if TYPE_CHECKING:
     import numpy as np
 
 MOST_COLLAPSED = 0.20
-"""A larger share of collapsed runs in an arm makes the recipe unstable."""
+"""A larger share of collapsed or failed runs in an arm makes the recipe unstable."""
 
 
 def collapse(evidence: Evidence) -> list[Finding]:
-    """Count the runs that learned nothing: over 20 % in an arm, or unlike shares in two arms, blame the recipe."""
+    """Count the runs that learned nothing or failed: over 20 % in an arm, or unlike shares in two arms, blame the recipe."""
     return [_collapse(evidence, student) for student in evidence.students()]
 
 
 def _collapse(evidence: Evidence, student: str) -> Finding:
-    counts = {arm: _collapsed(evidence, student, arm) for arm in evidence.reported(student) if not may_collapse(arm)}
-    figures: dict[str, Any] = {"arms": {arm: _share(k, runs) for arm, (k, runs) in counts.items()}}
     chosen, primary = evidence.chosen(student)
+    if not chosen:
+        return Finding("not_checked", NO_CONTRAST, scope=student)
+    bad = {arm: _bad_runs(evidence, student, arm) for arm in evidence.reported(student) if not may_collapse(arm)}
+    counts = {arm: (collapsed + failed, runs) for arm, (collapsed, failed, runs) in bad.items()}
+    failures = {arm: failed for arm, (_, failed, _) in bad.items() if failed}
+    figures: dict[str, Any] = {"arms": {arm: _share(*found) for arm, found in bad.items()}}
     unstable = [c.name for c in chosen if _is_unstable([counts.get(arm, (0, 0)) for arm in c.arms])]
     basis = "" if evidence.trainings is not None else " (judged by test predictions alone: no trainings table)"
-    said = ", ".join(f"{arm} {k} of {runs}" for arm, (k, runs) in counts.items() if k) or "none"
+    said = ", ".join(
+        f"{arm} {k} of {runs}" + (f" ({failures[arm]} failed)" if arm in failures else "")
+        for arm, (k, runs) in counts.items() if k
+    ) or "none"  # fmt: skip
+    said = f"collapsed {'or failed ' if failures else ''}runs: {said}"
     if not unstable:
-        few = ", few enough to go on" if said != "none" else ""
-        return Finding("warned" if few else "passed", f"collapsed runs: {said}{few}{basis}", figures, student)
+        few = ", few enough to go on" if any(k for k, _ in counts.values()) else ""
+        return Finding("warned" if few else "passed", f"{said}{few}{basis}", figures, student)
     where = "the primary contrast" if primary and primary.name in unstable else ", ".join(unstable)
-    alone = "; with so few seeds one collapse already ends it" if max(runs for _, runs in counts.values()) <= 4 else ""
+    alone = "; with so few seeds one already ends it" if max(runs for _, runs in counts.values()) <= 4 else ""
     reason = (
-        f"collapsed runs: {said}; {where} tests the recipe, not the labels{alone}; "
-        f"lower the learning rate or warm up longer{basis}"
+        f"{said}; {where} tests the recipe, not the labels{alone}; lower the learning rate or warm up longer{basis}"
     )
     return Finding("failed", reason, {**figures, "contrasts": unstable}, student)
 
 
-def _share(count: int, runs: int) -> dict[str, float]:
-    low, high = wilson(count, runs)
-    return {"collapsed": count, "runs": runs, "low": low, "high": high}
+def _share(collapsed: int, failed: int, runs: int) -> dict[str, float]:
+    low, high = wilson(collapsed + failed, runs)
+    return {"collapsed": collapsed, "failed": failed, "runs": runs, "low": low, "high": high}
 
 
 def may_collapse(arm: str) -> bool:
@@ -52,7 +60,7 @@ def may_collapse(arm: str) -> bool:
 
 
 def _is_unstable(sides: list[tuple[int, int]]) -> bool:
-    """Over 20 % collapsed on a side, or shares that differ between the sides (Fisher's exact p < .05)."""
+    """Over 20 % collapsed or failed on a side, or shares that differ between the sides (Fisher's exact p < .05)."""
     from scipy.stats import fisher_exact
 
     if any(runs and k / runs > MOST_COLLAPSED for k, runs in sides):
@@ -60,15 +68,15 @@ def _is_unstable(sides: list[tuple[int, int]]) -> bool:
     return all(runs for _, runs in sides) and bool(fisher_exact([[k, runs - k] for k, runs in sides])[1] < 0.05)
 
 
-def _collapsed(evidence: Evidence, student: str, arm: str) -> tuple[int, int]:
-    """Collapsed and all as-run trainings of an arm without the failed ones; judged by predictions if not recorded."""
+def _bad_runs(evidence: Evidence, student: str, arm: str) -> tuple[int, int, int]:
+    """Collapsed, failed and all as-run trainings of an arm; judged by predictions if not recorded."""
     if evidence.trainings is not None:
         rows = evidence.trainings[evidence.trainings["attempt"] == "as_run"]
         status = rows.loc[(rows["student"] == student) & (rows["arm"] == arm), "status"]
-        if (finished := status[status != "failed"]).size:
-            return int((finished == "collapsed").sum()), len(finished)
+        if status.size:
+            return int((status == "collapsed").sum()), int((status == "failed").sum()), len(status)
     codes = evidence.runs.codes[list(evidence.runs.arms(student)[arm].values())]
-    return int(predicts_one_class(codes, evidence.runs.gold).sum()), len(codes)
+    return int(predicts_one_class(codes, evidence.runs.gold).sum()), 0, len(codes)
 
 
 def predicts_one_class(codes: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -81,27 +89,28 @@ def predicts_one_class(codes: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 def gold_beats_the_floor(evidence: Evidence) -> list[Finding]:
-    """Require gold to beat the better floor by more than 5 standard errors: else the recipe is broken for every arm."""
+    """Require gold (or gold-aligned) to beat the better floor by more than 5 standard errors: else the recipe is broken for every arm."""
     return [_gold_beats_the_floor(evidence, student) for student in evidence.students()]
 
 
 def _gold_beats_the_floor(evidence: Evidence, student: str) -> Finding:
-    found = evidence.better_floor(student, "gold") if "gold" in evidence.runs.arms(student) else None
+    arm = next((name for name in ("gold", "gold-aligned") if name in evidence.runs.arms(student)), None)
+    found = evidence.better_floor(student, arm) if arm else None
     if found is None:
-        return Finding("not_checked", "needs predictions of the arms gold and floor", scope=student)
+        return Finding("not_checked", "needs predictions of gold (or gold-aligned) and floor", scope=student)
     floor, result = found
     se = _se_or_item_se(result)
-    figures = {"floor": floor, "difference": result.difference, "se": se, "S": result.S, "n": result.n}
+    figures = {"arm": arm, "floor": floor, "difference": result.difference, "se": se, "S": result.S, "n": result.n}
     one = "" if result.S > 1 else " (item error only: one seed)"
     if result.difference > 5 * se:
         return Finding(
             "passed",
-            f"gold beats {floor} by {signed(result.difference)} pp, more than 5 standard errors{one}",
+            f"{arm} beats {floor} by {signed(result.difference)} pp, more than 5 standard errors{one}",
             figures,
             student,
         )
     reason = (
-        f"gold labels bring only {signed(result.difference)} pp over {floor}, not more than 5 standard errors "
+        f"{arm} labels bring only {signed(result.difference)} pp over {floor}, not more than 5 standard errors "
         f"({500 * se:.1f} pp{one}): the recipe learns too little to compare labels with it"
     )
     return Finding("failed", reason, figures, student)
@@ -117,13 +126,10 @@ def margin(evidence: Evidence) -> list[Finding]:
 
 
 def _margin(evidence: Evidence, student: str) -> Finding:
-    primary = evidence.chosen(student)[1]
-    control = primary.control if primary else "gold-aligned"
-    found = (
-        evidence.better_floor(student, control)
-        if control in evidence.runs.arms(student) and control not in FLOORS
-        else None
-    )
+    primary, arms = evidence.chosen(student)[1], evidence.runs.arms(student)
+    controls = [*([primary.control] if primary else []), "gold-aligned", "gold"]
+    control = next((name for name in controls if name in arms and name not in FLOORS), controls[0])
+    found = evidence.better_floor(student, control) if control in arms else None
     if found is None or found[1].S < 2:
         return Finding(
             "not_checked", f"needs predictions of {control} and floor with at least two seeds", scope=student
@@ -146,13 +152,14 @@ def _margin(evidence: Evidence, student: str) -> Finding:
 
 
 def seeds_differ(evidence: Evidence) -> list[Finding]:
-    """Count seeds that predict alike: an arm whose seeds all give the same predictions has one seed, S = 1."""
+    """Count seeds that predict alike: a copy of another seed is no replication, and copies of one seed are S = 1."""
     findings = []
     for student in evidence.students():
         runs, distinct = {}, {}
         for arm in evidence.reported(student):
             codes = evidence.runs.codes[list(evidence.runs.arms(student)[arm].values())]
-            runs[arm], distinct[arm] = len(codes), len({row.tobytes() for row in codes})
+            runs[arm] = len(codes)
+            distinct[arm] = 1 if (codes == codes[0]).all() else len(without_copies([codes]))
         figures = {"seeds": runs, "distinct": distinct}
         same = [arm for arm in runs if runs[arm] > 1 and distinct[arm] == 1]
         some = [arm for arm in runs if 1 < distinct[arm] < runs[arm]]
@@ -166,8 +173,15 @@ def seeds_differ(evidence: Evidence) -> list[Finding]:
         elif some:
             said = ", ".join(f"{arm} {distinct[arm]} of {runs[arm]}" for arm in some)
             findings.append(
-                Finding("warned", f"some seeds give the same predictions; distinct ones: {said}", figures, student)
+                Finding(
+                    "warned",
+                    f"some seeds give the same predictions; distinct ones: {said}; contrasts use these alone",
+                    figures,
+                    student,
+                )
             )
+        elif not runs:
+            findings.append(Finding("not_checked", NO_CONTRAST, figures, student))
         elif max(runs.values()) == 1:
             findings.append(Finding("not_checked", "one seed", figures, student))
         else:
@@ -179,7 +193,10 @@ def low_power(evidence: Evidence) -> list[Finding]:
     """Flag comparisons of fewer than five seeds."""
     findings = []
     for student in evidence.students():
-        contrast = evidence.chosen(student)[0][0]
+        if not (chosen := evidence.chosen(student)[0]):
+            findings.append(Finding("not_checked", NO_CONTRAST, scope=student))
+            continue
+        contrast = chosen[0]
         S = len(evidence.pair(student, contrast.arm, contrast.control).seeds)
         few = evidence.low_power_below > S
         reason = f"{S} seed(s) in {contrast.name}" + (
@@ -194,6 +211,11 @@ def failed_runs(evidence: Evidence) -> list[Finding]:
     findings = []
     for student in evidence.students():
         arms, reported = evidence.runs.arms(student), evidence.reported(student)
+        lost = sorted({arm for arm, _ in evidence.failed.get(student, ())} - set(arms))
+        if lost or not reported:
+            said = f"no run of {', '.join(lost)} finished: every contrast with it is left out" if lost else NO_CONTRAST
+            findings.append(Finding("warned" if lost else "not_checked", said, {"arms": lost}, student))
+            continue
         folds = any(isinstance(seed, tuple) for rows in arms.values() for seed in rows)
         known = {
             name: {(arm, seed) for arm, seed in pairs if arm in reported and isinstance(seed, tuple) == folds}

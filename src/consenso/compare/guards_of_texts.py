@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS, Contrast
-from consenso.compare.evidence import Evidence, Finding
+from consenso.compare.devscores import unlike_dev_scores
+from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
 from consenso.text import clean, normalise
 
 if TYPE_CHECKING:
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 
 SAME_TEXTS = (("consensus", "gold-aligned"), ("consensus-kept", "gold-kept"))
 """Arms that differ in their labels only: the same texts, row by row."""
+ALLOWED_SOURCES = {"gold": ("gold",), "consensus": ("consensus", "human")}
+"""Beginning of an arm's name → whose labels it may carry; humans may have corrected a consensus label."""
 
 
 def leakage(evidence: Evidence) -> list[Finding]:
-    """Look again for texts of dev or test among the training texts, exact or normalised, after what was removed."""
+    """Look again for texts of dev or test among the training texts, near repeats too, after what was removed."""
     places = _places(evidence)
     if not any(left in by_part for by_part in places.values() for left in ("train", "fitted")):
         return [Finding("not_checked", "needs folds or arms")]
@@ -29,20 +33,42 @@ def leakage(evidence: Evidence) -> list[Finding]:
             for what, known in (("text", meaning), ("group", groups)):
                 for one in _overlap(left, right, by_part, known, what):
                     found.setdefault((f"{fold} {right}", one["id"]), {"fold": str(fold), **one})
-    removed = _removed(evidence.leaks)
-    figures: dict[str, Any] = {"removed": removed, "remaining": len(found), "examples": list(found.values())[:5]}
-    if found:
-        first = next(iter(found.values()))
-        spoken = {"fitted": "what arms were trained on"}
-        kinds = Counter(
-            f"{one['right']} {one['what']}(s) also in {spoken.get(one['left'], one['left'])}" for one in found.values()
-        )
-        reason = "; ".join(f"{count} {kind}" for kind, count in kinds.items())
-        return [Finding("failed", f"{reason}, for example {first['id']} = {first['other']}; split again", figures)]
-    if evidence.texts is None:
+    removed, near = _by_level(evidence.leaks), _by_level(evidence.remaining)
+    figures: dict[str, Any] = {
+        "removed": removed, "remaining": max(len(found), sum(near.values())), "remaining_by_level": near,
+        "examples": list(found.values())[:5],
+    }  # fmt: skip
+    if found or near:
+        reason = "; ".join([*_found_again(list(found.values())), *_still_near(near, evidence.remaining)])
+        return [Finding("failed", f"{reason}; split again", figures)]
+    if evidence.texts is None and evidence.remaining is None:
         return [Finding("not_checked", "no shared text ids; the texts themselves were not given", figures)]
-    said = ", ".join(f"{count} {level}" for level, count in removed.items()) or "none"
-    return [Finding("passed", f"no text of dev or test stands in train (removed before: {said})", figures)]
+    before = f"removed before: {', '.join(f'{count} {level}' for level, count in removed.items()) or 'none'}"
+    where = "repeat of a dev or test text stands in train"
+    if evidence.remaining is None:
+        said = f"no exact or normalised {where}; near repeats were not looked for; {before}"
+        return [Finding("warned", said, figures)]
+    return [Finding("passed", f"no exact, normalised or near {where}; {before}", figures)]
+
+
+def _found_again(found: list[dict[str, str]]) -> Iterator[str]:
+    """How many texts and groups of a part stand in another part, with an example."""
+    spoken = {"fitted": "what arms were trained on"}
+    kinds = Counter(f"{one['right']} {one['what']}(s) also in {spoken.get(one['left'], one['left'])}" for one in found)
+    if found:
+        reason = "; ".join(f"{count} {kind}" for kind, count in kinds.items())
+        yield f"{reason}, for example {found[0]['id']} = {found[0]['other']}"
+
+
+def _still_near(levels: dict[str, int], remaining: pd.DataFrame | None) -> Iterator[str]:
+    """How many texts of train or dev still repeat one of dev or test, by the closest level, with an example."""
+    if remaining is not None and levels:
+        first = remaining.sort_values(["fold", "text_id", "other_id"]).iloc[0]
+        said = ", ".join(f"{count} {level}" for level, count in levels.items())
+        yield (
+            f"texts that still repeat a text of another part: {said}, for example {first['text_id']} "
+            f"({first['part']}) and {first['other_id']} ({first['other_part']})"
+        )
 
 
 def _places(evidence: Evidence) -> dict[int, dict[str, set[str]]]:
@@ -88,8 +114,8 @@ def _overlap(
             yield {"what": what, "left": left, "right": right, "id": i, "other": there[found]}
 
 
-def _removed(leaks: pd.DataFrame | None) -> dict[str, int]:
-    """Level → removed texts (each text counts once, by its closest level)."""
+def _by_level(leaks: pd.DataFrame | None) -> dict[str, int]:
+    """Level → leaking texts (each text counts once, by its closest level)."""
     if leaks is None or not len(leaks):
         return {}
     rank = {"exact": 0, "normalised": 1, "near": 2, "group": 3}
@@ -101,11 +127,13 @@ def _removed(leaks: pd.DataFrame | None) -> dict[str, int]:
 
 
 def alignment(evidence: Evidence) -> list[Finding]:
-    """Require the arms of a contrast to share test texts, seeds, label names and, where labels differ, their texts."""
+    """Require arms to have the labels of their name and to share test texts, seeds and, if aligned, training texts."""
     return [_alignment(evidence, student) for student in evidence.students()]
 
 
 def _alignment(evidence: Evidence, student: str) -> Finding:
+    if not evidence.chosen(student)[0]:
+        return Finding("not_checked", NO_CONTRAST, scope=student)
     problems: dict[str, list[str]] = {}
     for name, problem in [
         *_training_problems(evidence, student),
@@ -133,14 +161,30 @@ def _test_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]
         if pair.unequal_items:
             both = f"{contrast.arm} and {contrast.control}"
             yield contrast.name, f"{pair.unequal_items} test text(s) are not predicted by every run of {both}"
+        if lost := _never_predicted(evidence, student, contrast.arms):
+            yield contrast.name, lost
         if set(contrast.arms) & set(FLOORS):
             continue
         every = set(arms[contrast.arm]) | set(arms[contrast.control])
         for name in contrast.arms:
-            recorded = failed | evidence.planned(student)
-            if lost := [seed for seed in sorted(every - set(arms[name])) if (name, seed) not in recorded]:
-                said = f"{name} has no predictions for seed(s) {', '.join(map(str, lost[:5]))}, and no record of why"
+            recorded = failed if evidence.trainings is not None else evidence.planned(student)
+            if gaps := [seed for seed in sorted(every - set(arms[name])) if (name, seed) not in recorded]:
+                said = f"{name} has no predictions for seed(s) {', '.join(map(str, gaps[:5]))}, and no record of why"
                 yield contrast.name, f"{said}; train them, or leave these seeds out of every arm"
+
+
+def _never_predicted(evidence: Evidence, student: str, names: tuple[str, str]) -> str:
+    """What is to be said of test texts with gold that no run of the two arms predicts; empty where there is none."""
+    if evidence.expected is None:
+        return ""
+    lost = {}
+    for arms in (names, tuple(evidence.runs.arms(student))):
+        rows = [row for arm in arms for row in evidence.runs.arms(student)[arm].values()]
+        there = (evidence.runs.codes[rows] >= 0).any(axis=0)
+        lost[arms] = len(evidence.expected - set(evidence.runs.items[there].tolist()))
+    pair, every = lost.values() if len(lost) == 2 else (*lost.values(), *lost.values())
+    by = "any run" if pair == every else f"{names[0]} or {names[1]}"
+    return f"{pair} of {len(evidence.expected)} test texts with gold are not predicted by {by}" if pair else ""
 
 
 def _label_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:
@@ -165,11 +209,20 @@ def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, 
     if (arms := evidence.arms_of(student)) is None:
         return
     mislabelled, planned = _mislabelled(arms, evidence), evidence.planned(student)
+    unlike = unlike_dev_scores(evidence, student)
     pieces = {name: {seed for arm, seed in planned if arm == name} for name in evidence.reported(student)}
     for contrast in evidence.chosen(student)[0]:
         for name in contrast.arms:
-            if count := mislabelled.get(name):
-                yield contrast.name, f"{count} training row(s) of {name} carry another label than their text id has"
+            for problem in mislabelled.get(name, ()):
+                yield contrast.name, problem
+            if seeds := unlike.get(name):
+                yield (
+                    contrast.name,
+                    (
+                        f"the dev predictions of {name} do not give the dev macro-F1 that was recorded for {len(seeds)} of "
+                        f"its seeds ({', '.join(map(str, seeds[:5]))}): swapped label names, or results of other trainings"
+                    ),
+                )
         one, other = (pieces.get(name) for name in contrast.arms)
         if not one or not other:
             continue
@@ -181,18 +234,30 @@ def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, 
                     yield contrast.name, f"{contrast.arm} and {contrast.control} differ in {unlike} {part} row(s)"
 
 
-def _mislabelled(arms: pd.DataFrame, evidence: Evidence) -> dict[str, int]:
-    """Arm → how many (text, target) differ from the label of that text id: a join by row order shows here."""
-    wrong: Counter[str] = Counter()
+def _mislabelled(arms: pd.DataFrame, evidence: Evidence) -> dict[str, list[str]]:
+    """Arm → what is wrong with the labels it was given: their source, or how they go with their text ids.
+
+    A join by row order shows as labels that differ from those of the text ids.
+    """
+    found: dict[str, list[str]] = {}
     given = arms[["arm", "source", "text_id", "target"]].drop_duplicates()
+    for (arm, source), count in given.groupby(["arm", "source"]).size().items():
+        named = re.match(r"(gold|consensus)(?![a-z])", str(arm))
+        if named and source not in ALLOWED_SOURCES[named[1]]:
+            found.setdefault(str(arm), []).append(
+                f"{arm} was given {count} label(s) of source {source}; its name promises {named[1]} labels"
+            )
     for source, frame, column in (("gold", evidence.texts, "gold"), ("consensus", evidence.labels, "label")):
         if frame is None or frame["text_id"].duplicated().any():
             continue
         rows = given[given["source"] == source]
         stated = rows["text_id"].map(str).map(frame.set_index(frame["text_id"].map(str))[column])
         other = stated.notna() & (stated.astype(object) != rows["target"].astype(object))
-        wrong.update(map(str, rows.loc[other, "arm"]))
-    return dict(wrong)
+        for wrong, what in ((other, "carry another label than their text id has"),
+                            (stated.isna(), f"carry a {source} label, but their text id has none")):  # fmt: skip
+            for arm, count in Counter(map(str, rows.loc[wrong, "arm"])).items():
+                found.setdefault(arm, []).append(f"{count} training row(s) of {arm} {what}")
+    return found
 
 
 def _unlike_rows(arms: pd.DataFrame, contrast: Contrast, part: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Pair:
     """Two arms on the same seeds and items."""
 
     seeds: tuple[Seed, ...]
-    """The seeds both arms finished, sorted."""
+    """The seeds both arms finished, sorted, without copies of another seed."""
     arm: np.ndarray
     """(S, n) codes of the arm."""
     control: np.ndarray
@@ -79,7 +79,7 @@ def gold_labels(gold: pd.Series | pd.DataFrame, schema: LabelSchema | None = Non
             raise DataError(f"gold: missing column(s) {missing}; found {list(gold.columns)}")
         gold = gold.set_index("text_id")["gold"]
     gold = gold.dropna()
-    names = _read_labels(gold.unique(), schema)
+    names = read_labels(gold.unique(), schema)
     if schema is not None and (strange := sorted(set(names.values()) - set(schema.names))):
         raise DataError(f"gold: unknown label(s) {strange[:5]}; the labels are {list(schema.names)}")
     found = pd.Series(gold.map(names).to_numpy(dtype=object), index=gold.index.map(str))
@@ -90,8 +90,8 @@ def gold_labels(gold: pd.Series | pd.DataFrame, schema: LabelSchema | None = Non
     return found
 
 
-def _read_labels(values: Any, schema: LabelSchema | None) -> dict[Any, str]:
-    """Stored value → label name: the schema's reading of it, else the value as text."""
+def read_labels(values: Any, schema: LabelSchema | None) -> dict[Any, str]:
+    """Return stored value → label name: the schema's reading of it, else the value as text."""
     names = {}
     for value in values:
         read = schema.read(value) if schema is not None else None
@@ -185,7 +185,7 @@ def _label_names(
     import numpy as np
 
     known = list(schema.names) if schema is not None else sorted(set(truth))
-    read = _read_labels(predicted, schema)
+    read = read_labels(predicted, schema)
     names = (*known, *sorted(set(read.values()) - set(known)))
     place = {name: code for code, name in enumerate(names)}
     return names, len(known), np.array([place[read[value]] for value in predicted], dtype=np.int64)
@@ -238,6 +238,7 @@ def pair_arms(
 ) -> Pair:
     """Line up two arms on the seeds and items that both have; `failed` (arm, seed) pairs count as not finished.
 
+    A seed whose predictions copy those of an earlier seed, in either arm, is left out of both: a copy is no replication.
     `items`: a mask (n,) of the test texts to look at. A floor without seeds of its own stands beside every seed.
     """
     import numpy as np
@@ -247,6 +248,8 @@ def pair_arms(
         for name in (contrast.arm, contrast.control)
     }
     seeds = _common_seeds(sides)
+    taught = [[rows[seed] for seed in seeds] for name, rows in sides.items() if name not in FLOORS]
+    seeds = [seeds[place] for place in without_copies(runs.codes[rows] for rows in taught)] if taught else seeds
     chosen = {name: [rows.get(seed, next(iter(rows.values()), -1)) for seed in seeds] for name, rows in sides.items()}
     there = runs.codes[[row for rows in chosen.values() for row in rows]] >= 0
     every = there.all(axis=0) if items is None else there.all(axis=0) & items
@@ -268,3 +271,22 @@ def _common_seeds(sides: dict[str, dict[Seed, int]]) -> list[Seed]:
     single = [name for name, rows in sides.items() if name in FLOORS and len(rows) == 1]
     seeded = [set(rows) for name, rows in sides.items() if name not in single] or [set(rows) for rows in sides.values()]
     return sorted(set.intersection(*seeded))
+
+
+def without_copies(sides: Iterable[np.ndarray]) -> list[int]:
+    """Return the places of the runs to keep among arms (S, n) lined up by seed: none copies a kept run of its arm.
+
+    Runs that predict one class only are alike because they collapsed, not because they are copies, and stay. An arm
+    whose runs are all alike has nothing to drop: its S is 1.
+    """
+    every = list(sides)
+    varied = [side for side in every if len(side) and not (side == side[0]).all()]
+    seen: list[set[bytes]] = [set() for _ in varied]
+    kept = []
+    for place in range(len(every[0])):
+        prints = [side[place].tobytes() if (side[place] != side[place][0]).any() else b"" for side in varied]
+        if not any(mark and mark in known for mark, known in zip(prints, seen)):
+            kept.append(place)
+            for mark, known in zip(prints, seen):
+                known.add(mark)
+    return kept

@@ -206,7 +206,7 @@ def _header(student: str, recipe: Recipe, schema: LabelSchema) -> dict[str, Any]
     return {
         "format": FORMAT,
         "student": student,
-        "recipe": recipe.model_dump(mode="json", exclude={"encoder"}),
+        "recipe": recipe.model_dump(mode="json", include=module.RECIPE_FIELDS),
         "encoder": encoders.encoder_fingerprint(recipe.encoder) if module.USES_ENCODER else None,
         "labels": list(schema.names),
         "libraries": {name: _major(name) for name in module.LIBRARIES},

@@ -68,6 +68,8 @@ class Student(Protocol):
     """Distributions whose major version decides the result."""
     USES_ENCODER: bool
     """True: the recipe's encoder takes part."""
+    RECIPE_FIELDS: set[str]
+    """The other fields of the recipe that change this student; a change elsewhere repeats no training."""
 
     def prepare(
         self, texts: Sequence[str], recipe: Recipe, cache: Path | None = None, progress: Progress | None = None

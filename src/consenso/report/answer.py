@@ -38,16 +38,16 @@ MEANINGS = {
         "Change the recipe (lower learning rate, longer warm-up, more steps); that is a new experiment for every arm.",
     ),
     "NO VERDICT": (
-        "With a single seed nobody can tell the labels' effect from the luck of one training.",
-        "Set seeds = 10 under [finetune] and run again: only the missing seeds are trained.",
+        "This run does not hold what a verdict needs; the comparison's reason says what is missing.",
+        "Mend what the reason names, then run again: finished trainings that are still right are kept.",
     ),
     "BETTER": (
-        "On the same texts, {arm} taught this classifier more than {control} did, by more than luck explains.",
+        "{Texts} {arm} taught this classifier more than {control} did, by more than luck explains.",
         "Use {arm}, and keep a human-labelled test set; that they beat {control} is unusual enough to look at the "
         "confusion matrices, and at the quality of the gold, before relying on it.",
     ),
     "WORSE": (
-        "On the same texts, {arm} taught this classifier less than {control} did, by more than luck explains.",
+        "{Texts} {arm} taught this classifier less than {control} did, by more than luck explains.",
         "Weigh the loss against the price of human labels; better annotators or a human check pay first on the "
         "problematic texts and the confused classes below.",
     ),
@@ -78,6 +78,28 @@ MEANINGS = {
 }  # fmt: skip
 """Verdict word → what it means, what to do next; a star: within the margin."""
 
+NO_VERDICT = {
+    "filtered out": (
+        "Nothing was filtered out, so the two arms hold the same rows: there is no difference to measure.",
+        "Choose a rule for problematic texts that marks some under [consensus.problematic], then run again.",
+    ),
+    "give the same predictions": (
+        "All seeds of an arm came out alike: repeating it taught nothing about luck, so it counts as one run.",
+        "Set resample = true under [finetune], so that each seed draws its own training texts, then run again.",
+    ),
+    "give no interval": (
+        "There are too few test texts to say how far the difference may be off; more seeds do not help.",
+        "Put more human-labelled texts into the test part (300 or more), then run again.",
+    ),
+    "cannot tell luck from labels": (
+        "With a single seed nobody can tell the labels' effect from the luck of one training.",
+        "Set seeds = 10 under [finetune] and run again: only the missing seeds are trained.",
+    ),
+}  # fmt: skip
+"""What the reason of NO VERDICT holds → what it means, what to do next; the first that fits counts."""
+
+SAME, DIFFERENT = "On the same texts,", "The two arms hold different texts, so not the labels alone count:"
+
 _NAMES = {"consensus": "consensus labels", "gold": "human labels", "gold-aligned": "human labels"}
 
 
@@ -88,7 +110,9 @@ def head_of(verdict: str) -> str:
 
 
 def make_answer(facts: Facts) -> Answer:
-    """Return the answer of a run folder, also where the run stopped before there is one."""
+    """Return the answer of a run folder, also where the run stopped before there is one or it is out of date."""
+    if facts.table("comparison") is not None and facts.state("compare") != "current":
+        return _not_current(facts)
     rows = [(student, facts.primary(student)) for student in facts.students]
     found = [(student, row) for student, row in rows if row is not None]
     if not found:
@@ -98,7 +122,7 @@ def make_answer(facts: Facts) -> Answer:
     head = head_of(verdict)
     sentence = sentence_of(row)
     tone, glyph = LOOKS.get(head, ("open", "·"))
-    meaning, advice = _meaning(row, head)
+    meaning, advice = _meaning(facts, row, head)
     return Answer(
         word=verdict,
         tone=tone,
@@ -109,7 +133,7 @@ def make_answer(facts: Facts) -> Answer:
         reason=_not_yet_said(row["reason"], sentence),
         figures=[*_label_figures(facts), *_arm_figures(row)],
         chart=_chart(row),
-        others=_others(facts, student, found[1:]),
+        others=_others(facts, student, rows),
         guards=_guards(facts),
     )
 
@@ -132,15 +156,20 @@ def sentence_of(row: pd.Series) -> str:
     )
 
 
-def _meaning(row: pd.Series, head: str) -> tuple[str, str]:
+def _meaning(facts: Facts, row: pd.Series, head: str) -> tuple[str, str]:
     starred = f"{head}*" if verdict_of(row) != head and f"{head}*" in MEANINGS else head
     meaning, advice = MEANINGS.get(starred, ("", "Read the contrasts below."))
+    if head == "NO VERDICT":
+        reason = "" if absent(row["reason"]) else str(row["reason"])
+        meaning, advice = next((said for part, said in NO_VERDICT.items() if part in reason), (meaning, advice))
     arm, control = _sides(row)
+    same = facts.same_texts(str(row["student"]), str(row["arm"]), str(row["control"]))
     said = {
         "arm": arm,
         "control": control,
         "Arm": arm[:1].upper() + arm[1:],
         "margin": points(row["margin"]).lstrip("+"),
+        "Texts": SAME if same else DIFFERENT,
     }
     return meaning.format(**said), advice.format(**said)
 
@@ -160,6 +189,21 @@ def _sides(row: pd.Series) -> tuple[str, str]:
     """The two arms in words."""
     arm, control = (_NAMES.get(row[side], f"“{row[side]}”") for side in ("arm", "control"))
     return (arm, control) if arm != control else (f"“{row['arm']}”", f"“{row['control']}”")
+
+
+def _not_current(facts: Facts) -> Answer:
+    """The answer where the comparison belongs to earlier settings, or did not finish: its verdict is not shown."""
+    stale = facts.state("compare") == "stale"
+    changed = "Settings, data or an earlier stage changed after the arms were compared"
+    return Answer(
+        word="OUT OF DATE" if stale else "NO VERDICT YET",
+        tone="open",
+        glyph="…",
+        sentence=f"{changed if stale else 'The comparison of the arms did not finish'}: there is no current verdict.",
+        meaning="What an earlier comparison found does not answer the present question; sections that rest on it say so.",
+        advice="Run “consenso run” again: it does what is missing and keeps what still holds.",
+        figures=_label_figures(facts),
+    )
 
 
 def _no_answer(facts: Facts) -> Answer:
@@ -188,7 +232,9 @@ def _no_answer(facts: Facts) -> Answer:
 
 
 def _label_figures(facts: Facts) -> list[tuple[str, str, str]]:
-    figures = []
+    figures: list[tuple[str, str, str]] = []
+    if {facts.state(stage) for stage in ("data", "annotate", "consensus")} != {"current"}:
+        return figures
     if facts.consensus is not None:
         if facts.open_gold is not None:
             table = confusion(facts.open_gold, facts.consensus.set_index("text_id")["label"], facts.label_names)
@@ -250,8 +296,13 @@ def _chart(row: pd.Series) -> Figure | None:
     return Figure("headline", caption, said, wide, narrow)
 
 
-def _others(facts: Facts, first: str, rest: list[tuple[str, pd.Series]]) -> list[tuple[str, str, str]]:
-    others = [(f"Student “{student}”", verdict_of(row), sentence_of(row)) for student, row in rest]
+def _others(facts: Facts, first: str, rows: list[tuple[str, pd.Series | None]]) -> list[tuple[str, str, str]]:
+    none = f"Its arms do not form the primary contrast; the answer above is that of student “{first}”."
+    others = [
+        (f"Student “{student}”", *(("NO VERDICT", none) if row is None else (verdict_of(row), sentence_of(row))))
+        for student, row in rows
+        if student != first
+    ]
     if (rescue := facts.primary(first, "rescue")) is not None:
         others.append(("With collapsed seeds replaced (second analysis)", verdict_of(rescue), sentence_of(rescue)))
     return others

@@ -47,7 +47,7 @@ def contrasts(facts: Facts) -> Section:
 def _of_student(facts: Facts, student: str) -> list[Block]:
     frame = facts.contrasts(student)
     if frame is None:
-        return []
+        return [Note(f"The arms of student “{student}” form no contrast.", "absent")]
     blocks: list[Block] = heading(facts, student)
     drawn = frame[frame["difference"].notna()]
     if len(drawn) and frame["margin"].notna().any():

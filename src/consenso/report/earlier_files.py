@@ -189,7 +189,7 @@ def problematic_frame(frame: pd.DataFrame, facts: Facts, votes: pd.DataFrame, sc
 
 
 def summary(frame: pd.DataFrame, facts: Facts, votes: pd.DataFrame, schema: LabelSchema) -> dict[str, Any]:
-    """Return sumario_experimento.json; the classification report is over texts with gold outside the test."""
+    """Return sumario_experimento.json; the classification report is over train and dev texts with gold."""
     models = sorted(set(votes["annotator"]))
     method = str(facts.setting("consensus", "method", "majority"))
     agreement = facts.table("agreement")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.labels import LabelSchema
 from consenso.report.settings import ReportSettings
@@ -55,6 +55,15 @@ class Facts:
                 return f"Nothing to show: the table {name} is empty."
         return "Nothing to show."
 
+    def state(self, stage: str) -> Literal["current", "stale", "unfinished"]:
+        """Return whether a stage's tables belong to the present settings; current where run.json knows of no stage."""
+        stages = self.record.get("stages")
+        if not stages:
+            return "current"
+        if not stages.get(stage):
+            return "unfinished"
+        return "stale" if stages[stage].get("stale") else "current"
+
     @property
     def name(self) -> str:
         """The run's name."""
@@ -95,13 +104,15 @@ class Facts:
 
     @cached_property
     def open_ids(self) -> pd.Index | None:
-        """The texts that are not kept for the test, or None where nothing is known of folds."""
+        """The texts of train and dev that no fold tests on, or None where nothing is known of folds.
+
+        A text in no part is not among them: the leakage guard removed it, and its gold is that of its test twin.
+        """
         folds = self.table("folds")
         if folds is None:
             return None
-        closed = folds.loc[folds["part"] == "test", "text_id"].unique()
-        texts = self.table("texts")
-        ids = folds["text_id"] if texts is None else texts["text_id"]
+        closed = folds.loc[folds["part"] == "test", "text_id"]
+        ids = folds.loc[folds["part"].isin(["train", "dev"]), "text_id"]
         return ids[~ids.isin(closed)].drop_duplicates().pipe(_index)
 
     @cached_property
@@ -112,7 +123,7 @@ class Facts:
 
     @cached_property
     def open_gold(self) -> pd.Series | None:
-        """Gold that labels may be judged by: of voted texts, outside the test where there are folds; None without."""
+        """Gold that labels may be judged by: of voted texts, of train and dev where there are folds; None without."""
         gold = self.gold
         for ids in (self.open_ids, self.voted_ids):
             if gold is not None and ids is not None:
@@ -145,14 +156,24 @@ class Facts:
 
     @cached_property
     def students(self) -> list[str]:
-        """Students, as the settings order them; others follow by name."""
+        """Students with any result, compared or not, as the settings order them; others follow by name."""
+        found: set[str] = set()
         for name in ("comparison", "scores", "trainings", "predictions"):
-            frame = self.table(name)
-            if frame is not None:
-                found = set(frame["student"])
-                listed = [s for s in self.setting("finetune", "students", []) if s in found]
-                return listed + sorted(found - set(listed))
-        return []
+            if (frame := self.table(name)) is not None:
+                found |= set(frame["student"].unique())
+        listed = [s for s in self.setting("finetune", "students", []) if s in found]
+        return listed + sorted(found - set(listed))
+
+    def same_texts(self, student: str, arm: str, control: str) -> bool:
+        """Return whether two arms train on the same texts in every run; by their names where `arms` does not tell."""
+        table = self.table("arms")
+        if table is not None:
+            table = table[(table["part"] == "train") & table["student"].isin([student, "all"])]
+            rows = table.groupby("arm")[["fold", "seed", "text_id"]]
+            held = [set(map(tuple, rows.get_group(name).to_numpy())) for name in (arm, control) if name in rows.groups]
+            if len(held) == 2:
+                return held[0] == held[1]
+        return {arm, control} in SAME_TEXTS
 
     @cached_property
     def metric(self) -> str:
@@ -203,8 +224,15 @@ class Facts:
     @property
     def no_gold(self) -> str:
         """Why the labels cannot be held against gold."""
-        return "there is no gold" if self.gold is None else "no voted text outside the test has gold"
+        return "there is no gold" if self.gold is None else f"no voted {self._parts}text has gold"
 
+    @property
+    def _parts(self) -> str:
+        return "" if self.open_ids is None else "train or dev "
+
+
+SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})
+"""Arms that differ in their labels only."""
 
 CONTRAST_ORDER = (
     "label effect", "coverage effect", "total effect", "filtering effect", "label effect on easy texts",

@@ -70,11 +70,7 @@ def _distribution_figure(facts: Facts, sources: list[str], shares: list[np.ndarr
     named, people = dict(zip(sources, shares)), shares[len(sources) :]
     few = len(people) <= MOST_RINGS
     wide, narrow = distribution(facts.label_names, named.get("gold"), named.get("consensus"), people, few)
-    texts = (
-        f"all texts; {facts.no_gold}"
-        if ids is None
-        else f"{plural(len(ids), 'text')} with votes and gold outside the test"
-    )
+    texts = f"all texts; {facts.no_gold}" if ids is None else f"{plural(len(ids), 'text')}: {facts.open_words}"
     caption = f"Share of each label among {texts}."
     lines = []
     for k, name in enumerate(facts.label_names):
@@ -113,6 +109,9 @@ def agreement(facts: Facts) -> Section:
     order = {name: k for k, name in enumerate(MEASURES)}
     overall = overall.sort_values("measure", key=lambda names: names.map(order))
     blocks: list[Block] = []
+    if facts.voted_ids is not None:
+        everything = f"all texts with votes ({count(len(facts.voted_ids))})"
+        blocks.append(Note(f"Over {everything}, whatever their part: agreement needs no gold."))
     if len(overall):
         body = [[*cells(*MEASURES[row["measure"]]), *_measured(row)] for _, row in overall.iterrows()]
         caption = "1 means that they always agree, 0 what chance would give (raw agreement is not corrected for chance)"
@@ -254,7 +253,7 @@ def problematic_cases(facts: Facts) -> Section:
     hard = hard.sort_values(
         ["score", "entropy_bits", "text_id"], ascending=[True, False, True], na_position="first"
     ).head(most)
-    kept = "" if facts.open_ids is None else " Test texts are not listed."
+    kept = "" if facts.open_ids is None else " Only train and dev texts are listed."
     listed = f"the {count(len(hard))} most disputed are listed.{kept}"
     caption = f"{plural(total, 'text')} of {count(len(labels))} with votes count as problematic; {listed}"
     return Section(*section, [Cases(caption, _cases(facts, hard, texts, votes))])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from consenso.report.blocks import Section
+from consenso.report.blocks import Note, Section
 from consenso.report.classifier_sections import arm_scores, confusions, learning_curves
 from consenso.report.contrast_section import contrasts
-from consenso.report.facts import Facts
+from consenso.report.facts import TABLES_OF, Facts
 from consenso.report.label_sections import (
     accuracy_levels,
     agreement,
@@ -36,5 +37,36 @@ SECTIONS: tuple[Callable[[Facts], Section], ...] = (
 
 
 def make_sections(facts: Facts) -> list[Section]:
-    """Return all sections; one whose tables are missing says why."""
-    return [section(facts) for section in SECTIONS]
+    """Return all sections; one whose tables are missing says why, one whose tables are out of date says so."""
+    return [_dated(facts, section(facts)) for section in SECTIONS]
+
+
+LABELS = ("data", "annotate", "consensus")
+STAGES_OF = {
+    "labels": LABELS,
+    "agreement": ("annotate", "consensus"),
+    "levels": ("annotate", "consensus"),
+    "problematic": LABELS,
+    "annotators": ("data", "annotate"),
+    "by-level": LABELS,
+    "contrasts": ("compare",),
+    "scores": ("finetune", "compare"),
+    "curves": ("finetune",),
+    "confusion": tuple(TABLES_OF),
+    "guards": ("compare",),
+    "leakage": ("data",),
+    "run": tuple(TABLES_OF),
+}
+"""Section → the stages whose tables it is built from."""
+
+
+def _dated(facts: Facts, section: Section) -> Section:
+    """The section, opened by a note where its tables are there but do not belong to the present settings."""
+    written = [stage for stage in STAGES_OF[section.id] if any(map(facts.folder.has, TABLES_OF[stage]))]
+    old = [stage for stage in written if facts.state(stage) != "current"]
+    if not old:
+        return section
+    word = "Out of date" if any(facts.state(stage) == "stale" for stage in old) else "Unfinished"
+    stages = f"the stage{'s' if len(old) > 1 else ''} {', '.join(f'“{stage}”' for stage in old)}"
+    note = Note(f"{word}: this rests on {stages}, still to be done with the present settings.", "warned")
+    return replace(section, blocks=[note, *section.blocks])

@@ -12,4 +12,4 @@ STUDENTS: dict[str, Student] = {
     "frozen": cast(Student, frozen),
     "linear": cast(Student, linear),
 }
-"""Name → module with DETERMINISTIC, LIBRARIES, USES_ENCODER, prepare, train, seconds."""
+"""Name → module with DETERMINISTIC, LIBRARIES, USES_ENCODER, RECIPE_FIELDS, prepare, train, seconds."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DETERMINISTIC = False
 LIBRARIES = ("torch", "transformers", "scikit-learn")
 USES_ENCODER = True
+RECIPE_FIELDS = set(Recipe.model_fields) - {"encoder", "c_grid"}
 
 HEAD, DROPOUT, ORDER = 1, 2, 3  # random streams of a seed
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DETERMINISTIC = True
 LIBRARIES = ("torch", "transformers", "scikit-learn")
 USES_ENCODER = True
+RECIPE_FIELDS = {"max_length", "c_grid"}
 
 
 def prepare(

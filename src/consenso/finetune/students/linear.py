@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DETERMINISTIC = True
 LIBRARIES = ("scikit-learn",)
 USES_ENCODER = False
+RECIPE_FIELDS = {"c_grid"}
 
 
 def prepare(

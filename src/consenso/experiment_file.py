@@ -1,0 +1,96 @@
+"""What experiment.toml may say, and reading it: one section per stage, each class beside its verb."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from consenso.annotate import AnnotateSettings
+from consenso.compare import CompareSettings
+from consenso.consensus import ConsensusSettings
+from consenso.data import DataSettings
+from consenso.errors import ConfigError, nearest
+from consenso.finetune import ARMS, FinetuneSettings
+from consenso.report import ReportSettings
+from consenso.settings import Settings
+
+
+class Experiment(Settings):
+    """What experiment.toml may say: a name, and one section per stage."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")] = "experiment"
+    """Names the run folder (runs/<name>) and the data set in the comparison."""
+    data: DataSettings
+    """Where the texts, their gold and the labels come from, and how they are split."""
+    annotate: AnnotateSettings = Field(default_factory=AnnotateSettings)
+    """Who votes: embedded annotators and votes that exist already."""
+    consensus: ConsensusSettings = Field(default_factory=ConsensusSettings)
+    """How votes become labels."""
+    finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
+    """Which students are trained on which labels, and how often."""
+    compare: CompareSettings = Field(default_factory=CompareSettings)
+    """Metric, margin and primary contrast: declared before anything is scored."""
+    report: ReportSettings = Field(default_factory=ReportSettings)
+    """What the report shows."""
+
+    @model_validator(mode="after")
+    def _compared_arms_are_trained(self) -> Self:
+        """A misspelt arm must be found before hours of training, not after."""
+        trained = {arm for student in self.finetune.students for arm in self.finetune.for_student(student).arms}
+        asked = [
+            self.compare.arm,
+            self.compare.control,
+            *(a for c in self.compare.contrasts for a in (c.arm, c.control)),
+        ]
+        for arm in asked:
+            if arm not in ARMS:
+                raise ValueError(f"compare: unknown arm {arm!r}; choose from {', '.join(ARMS)}.{nearest(arm, ARMS)}")
+            if arm not in trained and (arm in asked[2:] or {"consensus", "gold-aligned"} != set(asked[:2])):
+                raise ValueError(f"compare: arm {arm!r} is compared but not trained; add it to finetune.arms")
+        return self
+
+
+def read_experiment(
+    source: Experiment | str | Path | Mapping[str, Any], changes: Sequence[str] = ()
+) -> tuple[Experiment, Path]:
+    """Return the experiment and the folder its relative paths start from; `changes` are `section.key=value`."""
+    if isinstance(source, Experiment):
+        return source, Path.cwd()
+    if isinstance(source, Mapping):
+        return Experiment.read(_changed(dict(source), changes), "experiment"), Path.cwd()
+    path = Path(source)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `consenso init DATA` writes one") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give the experiment.toml itself") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    stem = path.stem if path.stem != "experiment" else path.resolve().parent.name
+    values.setdefault("name", re.sub(r"[^\w .+-]", "-", stem).lstrip(" .+-") or "experiment")
+    return Experiment.read(_changed(values, changes), str(path)), path.resolve().parent
+
+
+def _changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change}: write it as section.key=value, for example consensus.method=weighted")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        inner = values
+        *sections, last = name.strip().split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {change}: {section!r} is not a section")
+        inner[last] = value
+    return values

@@ -1,0 +1,67 @@
+"""What a stage needs before it starts, checked early and said in one line."""
+
+from __future__ import annotations
+
+from importlib import util
+from typing import TYPE_CHECKING
+
+from consenso.errors import DataError, MissingExtraError
+from consenso.experiment_file import Experiment
+from consenso.finetune import STUDENTS, FinetuneSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def need_extras(experiment: Experiment, stages: list[str]) -> None:
+    """Raise `MissingExtraError` now rather than after hours of training."""
+    students = experiment.finetune.students if "finetune" in stages else ()
+    needs = {
+        "finetune": ("torch", "transformers") if any(STUDENTS[s].USES_ENCODER for s in students) else (),
+        "report": ("jinja2", "matplotlib") if "report" in stages else (),
+    }
+    for extra, modules in needs.items():
+        if any(util.find_spec(module) is None for module in modules):
+            raise MissingExtraError("the report" if extra == "report" else "a student that uses an encoder", extra)
+
+
+def need_valid_votes(votes: pd.DataFrame) -> None:
+    """Raise `DataError` where no vote at all is a label: a wrong column or an unmapped reply, most likely."""
+    if votes["label"].notna().any():
+        return
+    statuses = ", ".join(f"{count} {status}" for status, count in votes["status"].value_counts().items())
+    replies = votes["reply"].dropna().astype(str).value_counts().index[:3].tolist() if "reply" in votes else []
+    raise DataError(
+        f"none of the {len(votes)} votes is valid ({statuses}; replies such as {replies}); if they stand for labels, say "
+        'which: labels = { "reply" = "label name" } in [[annotate.imports]]'
+    )
+
+
+def need_gold(texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame, settings: FinetuneSettings) -> None:
+    """Raise `DataError` where the trainings or their test lack labels; says which and what to do."""
+    test, train = (set(folds.loc[folds["part"] == part, "text_id"]) for part in ("test", "train"))
+    if not texts.loc[texts["text_id"].isin(test), "gold"].notna().any():
+        raise DataError(
+            "no test text has a gold label: a verdict needs human labels on the test texts; label some (300 or more), "
+            "or stop at the labels with `consenso consensus`"
+        )
+    gold_arms = [
+        arm for student in settings.students for arm in settings.for_student(student).arms if arm.startswith("gold")
+    ]
+    if gold_arms and not texts.loc[texts["text_id"].isin(train), "gold"].notna().any():
+        raise DataError(
+            f"no training text has a gold label, so {', '.join(sorted(set(gold_arms)))} cannot be trained; label some training "
+            "texts, or move some of the test texts to train"
+        )
+    found = labels.loc[labels["text_id"].isin(train), "label"].dropna().unique()
+    if len(found) < 2:
+        raise DataError(
+            f"the consensus gives the training texts {len(found)} label(s) ({', '.join(map(str, found)) or 'none'}); a classifier "
+            "needs two: look at the votes with `consenso annotate`, a constant annotator or unreadable replies are the usual cause"
+        )
+
+
+def has_test_gold(texts: pd.DataFrame) -> bool:
+    """Return whether a verdict is possible: some text that may be tested has gold."""
+    given = texts[texts["split"] == "test"]
+    return bool((given if len(given) else texts)["gold"].notna().any())
