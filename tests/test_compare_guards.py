@@ -216,6 +216,36 @@ def test_leakage_without_texts_is_not_checked_but_shared_ids_are_found():
     assert world.guard("leakage", texts=None)[0] == "failed"
 
 
+def leak(text_id, part, other_id, other_part, level):
+    return {"fold": 0, "text_id": text_id, "part": part, "other_id": other_id, "other_part": other_part,
+            "level": level, "similarity": 0.9, "same_gold": True}  # fmt: skip
+
+
+def test_a_near_repeat_that_remains_makes_the_verdict_invalid():
+    world = World()
+    world.remaining = pd.DataFrame(
+        [leak("t0005", "train", "t0400", "test", "near"), leak("t0005", "train", "t0401", "test", "near"),
+         leak("t0250", "dev", "t0402", "test", "near")]
+    )  # fmt: skip
+    outcome, reason, figures = world.guard("leakage")
+    assert (outcome, figures["remaining_by_level"]) == ("failed", {"near": 2})
+    assert "2 near, for example t0005 (train) and t0400 (test)" in reason
+    assert world.primary()["verdict"] == "INVALID"
+
+
+def test_the_leakage_guard_says_how_far_it_looked():
+    world = World()
+    assert world.guard("leakage")[:2] == (
+        "passed", "no exact, normalised or near repeat of a dev or test text stands in train; removed before: none",
+    )  # fmt: skip
+    world.remaining = None
+    assert world.guard("leakage")[:2] == (
+        "warned",
+        "no exact or normalised repeat of a dev or test text stands in train; near repeats were not looked for; "
+        "removed before: none",
+    )
+
+
 # alignment
 
 
@@ -245,6 +275,96 @@ def test_labels_joined_by_row_order_are_found():
     world.arms.loc[rows, "target"] = np.roll(world.arms.loc[rows, "target"].to_numpy(), 1)
     assert "training row(s) of consensus carry another label than their text id has" in world.guard("alignment")[1]
     assert world.primary()["verdict"] == "INVALID"
+
+
+def test_an_arm_trained_on_the_labels_of_another_source_is_invalid_even_when_it_says_so():
+    world = World()
+    rows = (world.arms["arm"] == "consensus") & (world.arms["part"] == "dev")
+    world.arms.loc[rows, "source"] = "gold"
+    world.arms.loc[rows, "target"] = world.arms.loc[rows, "text_id"].map(world.gold)
+    reason = world.guard("alignment")[1]
+    assert re.search(r"consensus was given \d+ label\(s\) of source gold; its name promises consensus labels", reason)
+    assert world.primary()["verdict"] == "INVALID"
+    world = World()
+    world.arms.loc[(world.arms["arm"] == "gold-aligned"), "source"] = "consensus"
+    assert "of source consensus; its name promises gold labels" in world.guard("alignment")[1]
+
+
+def test_a_human_correction_is_a_consensus_label():
+    world = World()
+    row = world.arms.index[(world.arms["arm"] == "consensus") & (world.arms["part"] == "dev")][0]
+    same = (world.arms["arm"] == "consensus") & (world.arms["text_id"] == world.arms.loc[row, "text_id"])
+    world.arms.loc[same, ["source", "target"]] = ["human", "maybe"]
+    assert world.guard("alignment")[0] == "passed"
+
+
+def test_a_consensus_target_for_an_undecided_text_is_invalid():
+    world = World()
+    undecided = world.labels.loc[world.labels["label"].isna(), "text_id"].iloc[0]
+    for arm in ("consensus", "gold-aligned"):  # in both, so that their texts agree
+        rows = world.arms.index[(world.arms["arm"] == arm) & (world.arms["part"] == "train") & (world.arms["row"] == 7)]
+        target = world.gold[undecided]
+        world.arms.loc[rows, ["text_id", "target"]] = [undecided, target]
+    reason = world.guard("alignment")[1]
+    assert "1 training row(s) of consensus carry a consensus label, but their text id has none" in reason
+    assert "gold-aligned" not in reason
+
+
+def with_dev(world):
+    """Add dev predictions, right for 80 %, with the dev macro-F1 of scikit-learn on each arm's own dev labels."""
+    from sklearn.metrics import f1_score
+
+    blocks, scores = [], []
+    for (arm, seed), rows in world.arms[world.arms["part"] == "dev"].groupby(["arm", "seed"]):
+        rng = np.random.default_rng([seed, *arm.encode()])
+        codes = pd.Index(NAMES).get_indexer(rows["target"])
+        guess = np.where(rng.random(len(rows)) < 0.8, codes, (codes + 1) % 3)
+        sure = np.full((len(rows), 3), 0.1) + 0.7 * np.eye(3)[guess]
+        value = f1_score(codes, guess, labels=np.unique(codes), average="macro", zero_division=0)
+        blocks.append(rows[["arm", "seed", "text_id"]].assign(predicted=NAMES[guess], probabilities=list(sure)))
+        scores.append({"arm": arm, "seed": seed, "dev_macro_f1": value})
+    dev = pd.concat(blocks).assign(student="frozen", part="dev")
+    world.predictions = pd.concat([world.predictions.assign(part="test"), dev], ignore_index=True)
+    world.trainings = world.trainings.merge(pd.DataFrame(scores), on=["arm", "seed"])
+    return world
+
+
+def test_dev_predictions_that_do_not_give_the_recorded_score_are_invalid():
+    world = with_dev(World())
+    assert world.guard("alignment")[0] == "passed"
+    swapped = {"no": "yes", "yes": "no", "maybe": "maybe"}
+    rows = world.predictions["arm"] == "consensus"
+    world.predictions.loc[rows, "predicted"] = world.predictions.loc[rows, "predicted"].map(swapped)
+    outcome, reason, figures = world.guard("alignment")
+    assert outcome == "failed"
+    assert (
+        "the dev predictions of consensus do not give the dev macro-F1 that was recorded for 6 of its seeds" in reason
+    )
+    assert figures["contrasts"] == ["consensus − gold", "consensus − gold-aligned"]
+
+
+def test_one_dev_text_is_enough_unless_it_is_a_near_tie():
+    world = with_dev(World())
+    row = world.predictions.index[(world.predictions["part"] == "dev") & (world.predictions["arm"] == "gold")][0]
+    old = world.predictions.loc[row, "predicted"]
+    new = "no" if old != "no" else "yes"
+    world.predictions.loc[row, "predicted"] = new
+    assert "recorded for 1 of its seeds (1)" in world.guard("alignment")[1]
+    chances = np.full(3, 0.02)
+    chances[[list(NAMES).index(old), list(NAMES).index(new)]] = 0.489, 0.491
+    world.predictions.at[row, "probabilities"] = chances
+    assert world.guard("alignment")[0] == "passed"
+
+
+def test_test_texts_that_no_arm_predicts_make_the_verdict_invalid():
+    world = World()
+    world.predictions = world.predictions[world.predictions["text_id"] >= "t0410"]
+    assert "110 of 300 test texts with gold are not predicted by any run" in world.guard("alignment")[1]
+    assert world.primary()["verdict"] == "INVALID"
+    world = World()
+    pair = world.predictions["arm"].isin(["consensus", "gold-aligned"])
+    world.predictions = world.predictions[~pair | (world.predictions["text_id"] != "t0310")]
+    assert "1 of 300 test texts with gold are not predicted by consensus or gold-aligned" in world.guard("alignment")[1]
 
 
 def test_an_arm_that_lacks_test_texts_makes_its_contrasts_invalid():
@@ -333,6 +453,19 @@ def test_collapses_in_a_secondary_arm_leave_the_primary_verdict_alone():
     assert found.loc["consensus − gold", "verdict"] == "UNSTABLE RECIPE"
 
 
+def test_failed_runs_count_as_bad_as_collapsed_ones():
+    world = World()
+    lost = (world.trainings["arm"] == "consensus") & world.trainings["seed"].isin([2, 5])
+    world.trainings.loc[lost, "status"] = "failed"
+    world.predictions = world.predictions[
+        (world.predictions["arm"] != "consensus") | ~world.predictions["seed"].isin([2, 5])
+    ]
+    outcome, reason, figures = world.guard("collapse")
+    assert (outcome, figures["arms"]["consensus"]["failed"]) == ("failed", 2)
+    assert reason.startswith("collapsed or failed runs: consensus 2 of 6 (2 failed)")
+    assert world.primary()["verdict"] == "UNSTABLE RECIPE"
+
+
 def test_unlike_collapse_rates_are_unstable_below_a_fifth():
     # 0 of 40 against 7 of 40: 17.5 %, Fisher p = .012
     runs = [("gold-aligned", s, "ok") for s in range(40)]
@@ -393,6 +526,41 @@ def test_gold_must_beat_the_better_floor():
     world.predictions = pd.concat([world.predictions, prior])
     assert world.guard("gold beats the floor")[2]["floor"] == "floor-prior"
     assert world.guard("gold beats the floor")[0] == "failed"
+
+
+def test_gold_aligned_stands_in_where_gold_was_not_trained():
+    world = World()
+    world.predictions = world.predictions[world.predictions["arm"] != "gold"]
+    outcome, reason, figures = world.guard("gold beats the floor")
+    assert (outcome, figures["arm"]) == ("passed", "gold-aligned")
+    assert reason.startswith("gold-aligned beats floor by")
+    rows = world.predictions["arm"] == "gold-aligned"
+    world.predictions.loc[rows, "predicted"] = "no"
+    assert world.guard("gold beats the floor")[0] == "failed"
+
+
+def test_the_margin_is_held_against_gold_where_there_is_no_primary_contrast():
+    world = World()
+    world.predictions = world.predictions[~world.predictions["arm"].isin(["gold-aligned"])]
+    assert world.guard("margin")[2]["control"] == "gold"
+    assert world.guard("margin", margin=0.45)[0] == "failed"
+
+
+def test_a_student_without_a_contrast_passes_through_every_guard():
+    world = World()
+    world.predictions = world.predictions[world.predictions["arm"] == "gold"]
+    found = world.guards().set_index("guard")["outcome"]
+    names = ["alignment", "collapse", "margin", "seeds differ", "low power", "failed runs"]
+    assert found[names].eq("not_checked").all()
+    assert not found.eq("failed").any()
+    assert not len(world.compare())
+
+
+def test_an_arm_whose_runs_all_failed_is_named():
+    world = World()
+    world.predictions = world.predictions[world.predictions["arm"] != "consensus"]
+    world.trainings.loc[world.trainings["arm"] == "consensus", "status"] = "failed"
+    assert "no run of consensus finished" in world.guard("failed runs")[1]
 
 
 def test_a_floor_with_one_row_stands_beside_every_seed():

@@ -208,7 +208,7 @@ def _as_table(rows: list[dict[str, Any]], guards: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame(rows).astype({"effect": object}) if rows else _empty()
-    frame = check(frame, COMPARISON)
+    frame = check(frame, COMPARISON).sort_values("is_primary", ascending=False, kind="stable", ignore_index=True)
     frame.attrs["guards"] = guards.astype(object).where(guards.notna(), None).to_dict("records")
     words = frame.loc[frame["is_primary"], "verdict"].tolist()
     logger.info("compared %d contrasts; primary: %s", frame["contrast"].nunique(), ", ".join(words) or "none")

@@ -87,7 +87,8 @@ def check_guards(
         runs=read_runs(predictions, gold, schema), schema=schema, metric=metric, margin=margin, primary=primary,
         contrasts=None if contrasts is None else tuple(contrasts), low_power_below=low_power_below,
         few_texts_below=few_texts_below, gold_public=gold_public, first_hash=first_hash, hash=hash,
-        dev=_dev_rows(predictions), expected=_expected(given["folds"], gold, schema), **given,
+        dev=None if arms is None or trainings is None else _dev_rows(predictions),
+        expected=_expected(given["folds"], gold, schema), **given,
     )  # fmt: skip
     return judge_guards(evidence)
 

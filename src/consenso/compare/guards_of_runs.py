@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS
@@ -43,9 +44,7 @@ def _collapse(evidence: Evidence, student: str) -> Finding:
         return Finding("warned" if few else "passed", f"{said}{few}{basis}", figures, student)
     where = "the primary contrast" if primary and primary.name in unstable else ", ".join(unstable)
     alone = "; with so few seeds one already ends it" if max(runs for _, runs in counts.values()) <= 4 else ""
-    reason = (
-        f"{said}; {where} tests the recipe, not the labels{alone}; lower the learning rate or warm up longer{basis}"
-    )
+    reason = f"{said}; {where} tests the recipe, not the labels{alone}; change the recipe (for an encoder, lower the learning rate){basis}"
     return Finding("failed", reason, {**figures, "contrasts": unstable}, student)
 
 
@@ -166,7 +165,7 @@ def seeds_differ(evidence: Evidence) -> list[Finding]:
         if same:
             reason = (
                 f"all seeds of {', '.join(same)} give the same predictions, so S counts as 1; "
-                f"replicate by resampling the training texts"
+                "replicate by resampling the training texts or, where that is done, test on more or harder texts"
             )
             figures["contrasts"] = evidence.concerned(student, same)  # type: ignore[assignment]
             findings.append(Finding("failed", reason, figures, student))
@@ -211,10 +210,10 @@ def failed_runs(evidence: Evidence) -> list[Finding]:
     findings = []
     for student in evidence.students():
         arms, reported = evidence.runs.arms(student), evidence.reported(student)
-        lost = sorted({arm for arm, _ in evidence.failed.get(student, ())} - set(arms))
-        if lost or not reported:
-            said = f"no run of {', '.join(lost)} finished: every contrast with it is left out" if lost else NO_CONTRAST
-            findings.append(Finding("warned" if lost else "not_checked", said, {"arms": lost}, student))
+        if not reported:
+            reasons = _never_finished(evidence, student)
+            found = Finding("warned", reasons[0], scope=student) if reasons else None
+            findings.append(found or Finding("not_checked", NO_CONTRAST, scope=student))
             continue
         folds = any(isinstance(seed, tuple) for rows in arms.values() for seed in rows)
         known = {
@@ -227,21 +226,21 @@ def failed_runs(evidence: Evidence) -> list[Finding]:
         }
         missing = {(arm, seed) for arm in reported for seed in every if seed not in arms[arm]} | failed
         figures = {"missing": [[arm, str(seed)] for arm, seed in sorted(missing, key=str)], "failed": len(failed)}
-        if missing:
-            said = ", ".join(
-                f"{arm} {sum(a == arm for a, _ in missing)}" for arm in reported if any(a == arm for a, _ in missing)
-            )
-            findings.append(
-                Finding(
-                    "warned",
-                    f"runs without predictions: {said}; each contrast uses the seeds both arms finished",
-                    figures,
-                    student,
-                )
-            )
+        counts = Counter(arm for arm, _ in missing)
+        said = [f"{arm} {counts[arm]}" for arm in reported if counts[arm]]
+        reasons = [f"runs without predictions: {', '.join(said)}; each contrast uses the seeds both arms finished"]
+        reasons = [*(reasons if said else []), *_never_finished(evidence, student)]
+        if reasons:
+            findings.append(Finding("warned", "; ".join(reasons), figures, student))
         else:
             findings.append(Finding("passed", "every arm has predictions for every seed", figures, student))
     return findings
+
+
+def _never_finished(evidence: Evidence, student: str) -> list[str]:
+    """What is to be said of arms whose runs all failed: they have no predictions, so no contrast shows them."""
+    lost = sorted({arm for arm, _ in evidence.failed.get(student, ())} - set(evidence.runs.arms(student)))
+    return [f"no run of {', '.join(lost)} finished; their contrasts are left out"] if lost else []
 
 
 def negative_control(evidence: Evidence) -> list[Finding]:

@@ -63,7 +63,7 @@ def _found_again(found: list[dict[str, str]]) -> Iterator[str]:
 def _still_near(levels: dict[str, int], remaining: pd.DataFrame | None) -> Iterator[str]:
     """How many texts of train or dev still repeat one of dev or test, by the closest level, with an example."""
     if remaining is not None and levels:
-        first = remaining.sort_values(["fold", "text_id", "other_id"]).iloc[0]
+        first = remaining.sort_values(["text_id", "other_id"], key=lambda ids: ids.map(str)).iloc[0]
         said = ", ".join(f"{count} {level}" for level, count in levels.items())
         yield (
             f"texts that still repeat a text of another part: {said}, for example {first['text_id']} "
@@ -230,8 +230,8 @@ def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, 
             yield contrast.name, f"{contrast.arm} and {contrast.control} are planned with different folds or seeds"
         elif contrast.arms in SAME_TEXTS:
             for part in ("train", "dev"):
-                if unlike := _unlike_rows(arms, contrast, part):
-                    yield contrast.name, f"{contrast.arm} and {contrast.control} differ in {unlike} {part} row(s)"
+                if count := _unlike_rows(arms, contrast, part):
+                    yield contrast.name, f"{contrast.arm} and {contrast.control} differ in {count} {part} row(s)"
 
 
 def _mislabelled(arms: pd.DataFrame, evidence: Evidence) -> dict[str, list[str]]:

@@ -290,8 +290,8 @@ def _chart(row: pd.Series) -> Figure | None:
         f"differences within ±{margin} were declared too small to matter."
     )
     caption = (
-        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval, which lies "
-        "inside the shaded band where the verdict is EQUIVALENT."
+        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval. EQUIVALENT would "
+        "mean that the thick line lies wholly inside the shaded band."
     )
     return Figure("headline", caption, said, wide, narrow)
 

@@ -216,7 +216,7 @@ def consensus_levels(facts: Facts) -> Section:
 
 MEANINGS = {
     "decided": "has a consensus label",
-    "tied": "two labels share the lead",
+    "tied": "two or more labels share the lead",
     "below_threshold": "the winner is below the threshold",
     "no_votes": "nobody gave a valid label",
 }

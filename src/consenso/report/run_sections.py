@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,10 @@ def _figures(text: Any) -> str:
     said = "; ".join(
         f"{key}: {_plain(value)}"
         for key, value in found.items()
-        if key != "contrasts" and value not in (None, "", [], {})
+        if key != "contrasts" and not isinstance(value, dict) and value not in (None, "", [])
     )
-    return said if len(said) <= 240 else said[:239] + "…"
+    said = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1…", said)
+    return said if len(said) <= 160 else said[:159] + "…"
 
 
 def _plain(value: Any) -> str:
