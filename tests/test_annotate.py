@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +21,7 @@ from consenso.annotate import (
 from consenso.errors import ConfigError, DataError
 from consenso.labels import LabelSchema
 from consenso.tables import ANNOTATORS, GUARDS, VOTES, check
+from making import shared
 
 SCHEMA = LabelSchema.from_names(["cat", "dog"], {"dog": "an animal that barks"})
 
@@ -51,14 +50,6 @@ def votes(**answers):
         for i, label in enumerate(labels)
     ]
     return pd.DataFrame(rows)
-
-
-def shared(*parts):
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"real data absent: {path}")
-    return path
 
 
 # ------------------------------------------------------------------ embedded annotators

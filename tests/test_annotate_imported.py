@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from consenso.errors import ConfigError, DataError, JoinError
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 from consenso.tables import VOTES, check
+from making import shared
 
 SCHEMA = LabelSchema({1: "neg", 2: "pos"})
 LONG = "text_id,annotator,repetition,label\n1,x,0,pos\n1,y,0,1\n2,x,0,2.0\n2,y,0,?\n"
@@ -40,14 +40,6 @@ def answers(votes):
 
 def texts(*ids):
     return pd.DataFrame({"text_id": list(ids), "text": [f"text {i}" for i in ids]})
-
-
-def shared(*parts):
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"real data absent: {path}")
-    return path
 
 
 # ------------------------------------------------------------------ values

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from datasets import Dataset, DatasetDict
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
@@ -36,6 +35,9 @@ from consenso.compat import (
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.finetune.batches import training_batches
 from consenso.finetune.students import encoder as student
+
+datasets = pytest.importorskip("datasets", reason="needs the hub extra")
+Dataset, DatasetDict = datasets.Dataset, datasets.DatasetDict
 
 WORDS = {
     0: ["awful", "horrible", "worst", "dreadful"],

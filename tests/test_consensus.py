@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from consenso.consensus import METHODS, ConsensusSettings, Method, ProblematicRu
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
+from making import shared
 
 SCHEMA = LabelSchema.from_names(["neg", "neu", "pos"])
 METHOD_NAMES = sorted(METHODS)
@@ -60,14 +59,6 @@ def one(frame):
 
 def same(one_frame, other, **more):
     pd.testing.assert_frame_equal(one_frame.reset_index(drop=True), other.reset_index(drop=True), atol=1e-12, **more)
-
-
-def shared(*parts):
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"no {path}; set CONSENSO_DATA")
-    return path
 
 
 # the suite every method passes

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import krippendorff
 import numpy as np
 import pandas as pd
@@ -24,6 +21,7 @@ from consenso.consensus.resampling import apply_measure, find_patterns, percenti
 from consenso.consensus.votematrix import code_votes
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.labels import LabelSchema
+from making import shared
 
 # Krippendorff (2011), four observers and twelve units, with missing values
 PUBLISHED = {
@@ -70,14 +68,6 @@ def value(frame, measure, scope="all"):
 
 def point(frame, measure, scope="all"):
     return value(frame, measure, scope)["value"]
-
-
-def shared(*parts):
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"no {path}; set CONSENSO_DATA")
-    return path
 
 
 # against other libraries

@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import re
 from pathlib import Path
 
@@ -28,14 +27,7 @@ from consenso.errors import ConfigError, DataError
 from consenso.labels import LabelSchema
 from consenso.tables import DUPLICATES, FOLDS, LEAKS, TEXTS, check
 from consenso.text import text_hash
-
-
-def shared(*parts: str) -> Path:
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    return path
+from making import shared
 
 
 def write(folder: Path, name: str, content: str) -> Path:

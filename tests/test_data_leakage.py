@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,16 +8,9 @@ from consenso.data import find_leaks, load_dataset, make_folds
 from consenso.errors import ConfigError, DataError
 from consenso.tables import LEAKS, check
 from consenso.text import normalise
+from making import shared
 
 SEARCHES = ("product", "minhash")
-
-
-def shared(*parts: str) -> Path:
-    root = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    path = root.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    return path
 
 
 def two_sides(train: list[str], test: list[str], **columns: list) -> tuple[pd.DataFrame, dict[str, str]]:
