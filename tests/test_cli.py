@@ -242,6 +242,16 @@ def test_an_older_verdict_is_not_shown_as_current(say, tmp_path: Path) -> None:
     assert say("run").out.splitlines()[0] == verdict
 
 
+def test_status_notices_changed_settings(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path)
+    say("run")
+    assert "out of date" not in say("status").out
+    changed = say("status", "--set", "finetune.seeds=4").out
+    assert [line.split()[0] for line in changed.splitlines() if "out of date" in line] == [
+        "finetune", "compare", "report", "verdict:",
+    ]  # fmt: skip
+
+
 def test_output_survives_a_terminal_that_is_not_utf8(tmp_path: Path) -> None:
     write_experiment(tmp_path)
     done = subprocess.run(

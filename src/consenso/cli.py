@@ -188,14 +188,14 @@ def duration(seconds: float) -> str:
 
 
 @cli.command()
-@click.argument("experiment", type=click.Path(path_type=Path), default=Path("experiment.toml"))
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder (default: runs/<name>).")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def status(experiment: Path, out: Path | None, as_json: bool) -> None:
-    """Show which stages and trainings of a run are done."""
+@experiment_options
+def status(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """Show which stages and trainings of a run are done, and which are out of date."""
+    from consenso.experiment_file import read_experiment
     from consenso.overview import progress_of
 
-    facts = progress_of(_folder(experiment, out))
+    said = (None, None) if experiment.is_dir() else read_experiment(experiment, changes)
+    facts = progress_of(_folder(experiment, out, changes), *said)
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -205,7 +205,7 @@ def status(experiment: Path, out: Path | None, as_json: bool) -> None:
         click.echo(f"verdict: {facts['sentence']}")
 
 
-def _folder(source: Path, out: Path | None = None) -> RunFolder:
+def _folder(source: Path, out: Path | None = None, changes: tuple[str, ...] = ()) -> RunFolder:
     """The run folder of an experiment.toml, or the folder itself."""
     from consenso.experiment_file import read_experiment
     from consenso.store import RunFolder
@@ -213,7 +213,7 @@ def _folder(source: Path, out: Path | None = None) -> RunFolder:
     if out is None and source.is_dir():
         out = source
     if out is None:
-        out = Path("runs") / read_experiment(source)[0].name
+        out = Path("runs") / read_experiment(source, changes)[0].name
     folder = RunFolder(out)
     if not folder.record():
         raise ConfigError(f"{out} is not a run folder yet (no run.json); `consenso run` makes it")

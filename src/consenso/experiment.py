@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OUT_OF_DATE = "out of date: settings or data have changed since; `consenso run` brings it up to date"
+"""Said instead of a verdict that an earlier stage has overtaken."""
 Progress = Callable[[dict[str, Any]], None]
 """Called with events: {"stage": …, "event": "start" | "reuse" | "advance" | "end", …}."""
 
@@ -417,8 +419,7 @@ def outcome(folder: RunFolder) -> Outcome:
     stages = folder.record().get("stages", {})
     failed = int(stages.get("finetune", {}).get("failed", 0))
     if "compare" not in stages or stages["compare"].get("stale"):
-        late = "out of date: settings or data have changed since; `consenso run` brings it up to date"
-        return Outcome(folder.path, "", late if "compare" in stages else "", place, failed=failed)
+        return Outcome(folder.path, "", OUT_OF_DATE if "compare" in stages else "", place, failed=failed)
     comparison = folder.read("comparison")
     primary = comparison[comparison["is_primary"]].set_index("student")[["verdict", "sentence"]]
     first, *others = folder.record()["settings"]["finetune"]["students"]

@@ -10,7 +10,7 @@ from consenso.annotate import count_votes
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
 from consenso.errors import ConfigError
-from consenso.experiment import STAGES, Run, arms_of, is_current, outcome
+from consenso.experiment import OUT_OF_DATE, STAGES, Run, arms_of, is_current, outcome
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.labels import LabelSchema
@@ -20,20 +20,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def progress_of(folder: RunFolder) -> dict[str, Any]:
-    """Return {stages: [{stage, state (done, out of date, started, waiting), detail}], sentence}."""
-    done = folder.record().get("stages", {})
-    rows = []
+def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: Path | None = None) -> dict[str, Any]:
+    """Return {folder, stages: [{stage, state (done, out of date, started, waiting), detail}], sentence, failed_trainings}.
+
+    With `experiment` (and where its paths start from) a stage whose settings have changed since counts as out of date.
+    """
+    this = None if experiment is None else Run(experiment, folder, base or Path(), lambda event: None)
+    done, stale, rows = folder.record().get("stages", {}), False, []
     for stage in STAGES:
-        entry = done.get(stage.name)
-        state = "waiting" if not entry else "out of date" if entry.get("stale") else "done"
+        entry = done.get(stage.name, {})
+        stale = stale or bool(entry.get("stale")) or bool(entry and this and not is_current(stage, this))
+        state = "waiting" if not entry else "out of date" if stale else "done"
         detail = f"{entry['seconds']:.1f} s, {entry['finished_at']}" if entry else ""
-        if stage.name == "finetune" and not entry:
-            finished = len(list((folder.path / "pieces" / "trainings").glob("*.parquet")))
-            state, detail = ("started" if finished else "waiting"), f"{finished} trainings finished" if finished else ""
+        finished = len(list((folder.path / "pieces" / "trainings").glob("*.parquet")))
+        if stage.name == "finetune" and finished:
+            state = state if entry else "started"
+            detail = f"{finished} trainings kept" + (f", {entry['failed']} failed" if entry.get("failed") else "")
         rows.append({"stage": stage.name, "state": state, "detail": detail})
     found = outcome(folder)
-    return {"folder": str(folder.path), "stages": rows, "sentence": found.sentence, "failed_trainings": found.failed}
+    old = any(row["stage"] == "compare" and row["state"] == "out of date" for row in rows)
+    return {
+        "folder": str(folder.path),
+        "stages": rows,
+        "sentence": OUT_OF_DATE if old else found.sentence,
+        "failed_trainings": found.failed,
+    }
 
 
 def describe_data(folder: RunFolder) -> pd.DataFrame:
