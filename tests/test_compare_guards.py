@@ -343,17 +343,13 @@ def test_dev_predictions_that_do_not_give_the_recorded_score_are_invalid():
     assert figures["contrasts"] == ["consensus − gold", "consensus − gold-aligned"]
 
 
-def test_one_dev_text_is_enough_unless_it_is_a_near_tie():
+def test_one_changed_dev_prediction_is_noticed():
     world = with_dev(World())
     row = world.predictions.index[(world.predictions["part"] == "dev") & (world.predictions["arm"] == "gold")][0]
     old = world.predictions.loc[row, "predicted"]
     new = "no" if old != "no" else "yes"
     world.predictions.loc[row, "predicted"] = new
     assert "recorded for 1 of its seeds (1)" in world.guard("alignment")[1]
-    chances = np.full(3, 0.02)
-    chances[[list(NAMES).index(old), list(NAMES).index(new)]] = 0.489, 0.491
-    world.predictions.at[row, "probabilities"] = chances
-    assert world.guard("alignment")[0] == "passed"
 
 
 def test_test_texts_that_no_arm_predicts_make_the_verdict_invalid():

@@ -148,6 +148,25 @@ def test_every_dev_and_test_text_is_predicted_in_every_run(student: str, tiny: s
 
 
 @every_student
+def test_the_recorded_dev_score_is_that_of_the_stored_predictions(student: str, tiny: str) -> None:
+    from sklearn.metrics import f1_score
+
+    texts, folds, labels = tables()
+    arms = make_arms(
+        texts, folds, labels, arms=["gold"], seeds=2, schema=SCHEMA, resample=STUDENTS[student].DETERMINISTIC
+    )
+    found, _ = run_study(student, tiny, seeds=2, arms=["gold"])
+    dev = arms[(arms["part"] == "dev") & (arms["arm"] == "gold")]
+    for run in found.trainings[found.trainings["arm"] == "gold"].itertuples():
+        mine = found.predictions.query("arm == 'gold' and part == 'dev' and seed == @run.seed")
+        both = dev[dev["seed"] == run.seed].merge(mine, on="text_id")
+        score = f1_score(
+            both["target"], both["predicted"], labels=sorted(both["target"].unique()), average="macro", zero_division=0
+        )
+        assert run.dev_macro_f1 == pytest.approx(score, abs=1e-9)
+
+
+@every_student
 def test_a_student_learns_more_than_the_floor(student: str, tiny: str) -> None:
     found, _ = run_study(student, tiny, seeds=1, recipe=recipe_for(tiny, epochs=8), tables=tables(250))
     scores = found.trainings.set_index("arm")["dev_macro_f1"]

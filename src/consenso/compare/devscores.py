@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from consenso.labels import LabelSchema
 
 TOLERANCE = 1e-6
-NEAR_TIE = 0.02
-"""Two labels whose probabilities differ by less may change places when a batch has another size, in bf16 above all."""
 _RUN = ["arm", "fold", "seed"]
 
 
@@ -34,13 +31,13 @@ def unlike_dev_scores(evidence: Evidence, student: str) -> dict[str, list[int]]:
     for (arm, _, seed), run in rows.groupby(_RUN):
         if run["predicted"].isna().all():
             continue
-        if run["predicted"].isna().any() or not _is_as_recorded(run, evidence.schema):
+        if run["predicted"].isna().any() or not _is_as_recorded(run):
             unlike.setdefault(str(arm), set()).add(int(seed))
     return {arm: sorted(seeds) for arm, seeds in unlike.items()}
 
 
 def _dev_rows(evidence: Evidence, student: str) -> pd.DataFrame | None:
-    """One row per dev text of a training: target, predicted (null: none), probabilities, recorded dev_macro_f1."""
+    """One row per dev text of a training: target, predicted (null: none), recorded dev_macro_f1."""
     arms, dev, trainings = evidence.arms_of(student), evidence.dev, evidence.trainings
     if arms is None or dev is None or trainings is None:
         return None
@@ -48,7 +45,7 @@ def _dev_rows(evidence: Evidence, student: str) -> pd.DataFrame | None:
     scored = trainings[as_run & (trainings["status"] != "failed") & trainings["dev_macro_f1"].notna()]
     given = dev[(dev["student"] == student) & (dev["attempt"] == "as_run")]
     targets = with_text_ids(arms.loc[arms["part"] == "dev", [*_RUN, "text_id", "target"]])
-    given = with_text_ids(given[[*_RUN, "text_id", "predicted", "probabilities"]])
+    given = with_text_ids(given[[*_RUN, "text_id", "predicted"]])
     if not len(scored) or not len(given):
         return None
     given = given.assign(predicted=given["predicted"].map(read_labels(given["predicted"].unique(), evidence.schema)))
@@ -56,32 +53,9 @@ def _dev_rows(evidence: Evidence, student: str) -> pd.DataFrame | None:
     return found
 
 
-def _is_as_recorded(run: pd.DataFrame, schema: LabelSchema | None) -> bool:
+def _is_as_recorded(run: pd.DataFrame) -> bool:
     target, predicted = (run[name].to_numpy(dtype=object) for name in ("target", "predicted"))
-    recorded = float(run["dev_macro_f1"].iloc[0])
-    if abs(_macro_f1(target, predicted) - recorded) <= TOLERANCE:
-        return True
-    if schema is None or run["probabilities"].isna().any():
-        return False
-    low, high = (_macro_f1(target, guess) for guess in _with_near_ties(run, target, predicted, schema))
-    return low - TOLERANCE <= recorded <= high + TOLERANCE
-
-
-def _with_near_ties(
-    run: pd.DataFrame, target: np.ndarray, predicted: np.ndarray, schema: LabelSchema
-) -> tuple[np.ndarray, np.ndarray]:
-    """The predictions with every near tie of the two likeliest labels decided wrongly, and rightly."""
-    import numpy as np
-
-    probabilities = np.stack(run["probabilities"].tolist())
-    order = np.argsort(probabilities, axis=1)
-    names = np.array(schema.names, dtype=object)
-    top, second = names[order[:, -1]], names[order[:, -2]]
-    chances = np.sort(probabilities, axis=1)
-    near = (chances[:, -1] - chances[:, -2] < NEAR_TIE) & ((predicted == top) | (predicted == second))
-    wrongly = np.where(near, np.where(top == target, second, top), predicted)
-    rightly = np.where(near & ((top == target) | (second == target)), target, predicted)
-    return wrongly, rightly
+    return abs(_macro_f1(target, predicted) - float(run["dev_macro_f1"].iloc[0])) <= TOLERANCE
 
 
 def _macro_f1(target: np.ndarray, predicted: np.ndarray) -> float:

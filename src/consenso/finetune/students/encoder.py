@@ -184,7 +184,9 @@ def _outcome(run: _Run, training: Training, fault: str | None) -> Outcome:
         shares = np.bincount(training.codes, minlength=logits.shape[1]) / len(training.codes)
         probabilities = np.tile(shares, (len(logits), 1))
     point = next((p for p in run.curve if p["step"] == run.best_step), {})
-    facts = {name: point.get(name) for name in ("train_loss", "dev_loss", "dev_accuracy", "dev_macro_f1")}
+    # the dev scores are those of the stored predictions: other batches may round otherwise than on the way
+    stored = probabilities[np.searchsorted(training.asked, training.dev_rows)]
+    facts = {"train_loss": point.get("train_loss"), **dev_scores(training.dev_codes, stored)}
     facts |= {"best_step": run.best_step or None, "steps": run.steps, "real_tokens": run.real_tokens}
     return Outcome(
         "collapsed" if reason else "ok", reason, probabilities, probabilities.argmax(axis=1), facts, run.curve
