@@ -803,3 +803,10 @@ def test_weather_has_one_group_with_conflicting_gold() -> None:
     loaded = read_dataset(DataSettings(source=str(shared("weather_crowd", "items.csv.gz"))))
     assert loaded.record["duplicates"]["groups_with_conflicting_gold"] == 1
     assert loaded.duplicates["level"].value_counts().to_dict() == {"exact": 2, "normalised": 2}
+
+
+def test_labels_that_differ_only_in_case_are_not_guessed_to_be_two(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.csv", "text,gold\none,Good\ntwo,good\nthree,bad\n")
+    with pytest.raises(DataError, match="'Good' and 'good' differ only in case"):
+        load_dataset(path)
+    assert load_dataset(path, labels=["Good", "good", "bad"])["gold"].tolist().count("Good") == 1

@@ -71,6 +71,13 @@ def infer_schema(cells: pd.Series) -> LabelSchema:
             "choose another gold column, or name the labels"
         )
     _refuse_combinations(names)
+    folded: dict[str, str] = {}
+    for name in names:
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            raise DataError(
+                f"gold: {other!r} and {name!r} differ only in case; write them alike, or name both in [[data.labels]] if they "
+                "are two labels"
+            )
     if all(_WHOLE.fullmatch(name) for name in names):
         ids = sorted({int(_whole(name)) for name in names})
         return LabelSchema({i: str(i) for i in ids})
