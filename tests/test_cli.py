@@ -101,6 +101,15 @@ def test_init_writes_a_file_that_runs(say, tmp_path: Path) -> None:
     assert say("init", "texts.csv").code == 2
 
 
+def test_init_on_a_file_with_other_columns_names_its_own_options(say, tmp_path: Path) -> None:
+    path = write_texts(tmp_path)
+    pd.read_csv(path).rename(columns={"text": "review"}).to_csv(path, index=False)
+    said = say("init", "texts.csv")
+    assert said.code == 2
+    assert "--text" in said.err
+    assert say("init", "texts.csv", "--text", "review").code == 0
+
+
 def test_doctor_names_what_is_there(say) -> None:
     said = say("doctor", "--json")
     found = {row["check"]: row["state"] for row in json.loads(said.out)}

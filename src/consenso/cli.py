@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from consenso import __version__
-from consenso.errors import ConfigError, ConsensoError
+from consenso.errors import ConfigError, ConsensoError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,12 @@ def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str 
     """Write a commented experiment.toml from a data file."""
     from consenso.drafting import draft
 
-    text, summary = draft(data, votes=votes, columns=columns, beside=out)
+    try:
+        text, summary = draft(data, votes=votes, columns=columns, beside=out)
+    except DataError as error:
+        raise DataError(
+            f"{error} (nothing was written; init names columns with --text, --gold, --id, --split)"
+        ) from None
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name with --out, or overwrite it with --force")
     from consenso.store import write_text
