@@ -171,3 +171,11 @@ def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(experiment:
 def test_a_second_process_on_the_same_folder_is_refused(experiment: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked(), pytest.raises(consenso.ConsensoError, match="another process"):
         run(experiment, tmp_path / "run")
+
+
+def test_half_written_files_of_a_killed_run_are_cleared(experiment: Path, tmp_path: Path) -> None:
+    leftover = tmp_path / "run" / "tables" / ".votes.parquet.123-0a1b2c3d"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half")
+    run(experiment, tmp_path / "run", until="data")
+    assert not leftover.exists()

@@ -25,7 +25,7 @@ from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
 from consenso.finetune import STUDENTS, FinetuneSettings, Results, make_arms, run_arms
 from consenso.labels import LabelSchema
-from consenso.preconditions import has_test_gold, need_extras, need_gold, need_valid_votes
+from consenso.preconditions import has_test_gold, need_extras, need_gold, need_labels, need_valid_votes
 from consenso.report import write_report
 from consenso.store import RunFolder, digest, environment
 from consenso.tables import LEAKS, TABLES
@@ -173,8 +173,6 @@ def _mark_stale(this: Run) -> None:
 def _data(this: Run) -> None:
     settings = this.experiment.data
     loaded = read_dataset(settings, this.base)
-    if loaded.labels is None:
-        raise ConfigError("experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]")
     if not has_test_gold(loaded.texts):
         _write_texts(
             this,
@@ -194,8 +192,7 @@ def _data(this: Run) -> None:
 
 
 def _write_texts(this: Run, loaded: Loaded, folds: pd.DataFrame, leaks: pd.DataFrame, notes: list[str]) -> None:
-    assert loaded.labels is not None
-    this.folder.note("labels", loaded.labels.as_records())
+    this.folder.note("labels", need_labels(loaded.labels).as_records())
     this.folder.note("data", {**loaded.record, "notes": [*loaded.record.get("notes", []), *notes]})
     this.folder.write("texts", loaded.texts)
     this.folder.write("duplicates", loaded.duplicates)
@@ -217,7 +214,7 @@ def _annotate(this: Run) -> None:
     settings, texts, schema = this.experiment.annotate, this.folder.read("texts"), this.schema
     if not settings.annotators and not settings.imports:
         raise ConfigError(
-            "experiment.toml: nobody votes; add [[annotate.annotators]] (embedded zero-shot) or [[annotate.imports]] (votes that exist)"
+            "nobody votes: add to the experiment file [[annotate.annotators]] (embedded zero-shot) or [[annotate.imports]] (votes you have)"
         )
     encode = partial(embed, cache=this.folder.path / "cache")
     parts, notes = [], []

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from consenso.annotate import count_votes
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
-from consenso.errors import ConfigError
 from consenso.experiment import OUT_OF_DATE, STAGES, Run, arms_of, is_current, outcome
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.labels import LabelSchema
+from consenso.preconditions import need_labels
 from consenso.store import RunFolder
 
 if TYPE_CHECKING:
@@ -134,11 +134,7 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         schema = LabelSchema.from_records(folder.record()["labels"])
     else:
         loaded = read_dataset(experiment.data, base)
-        if loaded.labels is None:
-            raise ConfigError(
-                "experiment.toml: the data have no gold and state no labels; name them in [[data.labels]]"
-            )
-        texts, schema = loaded.texts, loaded.labels
+        texts, schema = loaded.texts, need_labels(loaded.labels)
         settings = experiment.data
         folds, _ = make_folds(
             texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off"

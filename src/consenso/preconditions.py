@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import util
 from typing import TYPE_CHECKING
 
-from consenso.errors import DataError, MissingExtraError
+from consenso.errors import ConfigError, DataError, MissingExtraError
 from consenso.experiment_file import Experiment
 from consenso.finetune import STUDENTS, FinetuneSettings
+from consenso.labels import LabelSchema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,15 @@ def need_extras(experiment: Experiment, stages: list[str]) -> None:
     for extra, modules in needs.items():
         if any(util.find_spec(module) is None for module in modules):
             raise MissingExtraError("the report" if extra == "report" else "a student that uses an encoder", extra)
+
+
+def need_labels(labels: LabelSchema | None) -> LabelSchema:
+    """Return the labels of the data; raise `ConfigError` where neither gold nor a schema states them."""
+    if labels is None:
+        raise ConfigError(
+            "the data have no gold and state no labels; name them in [[data.labels]] of the experiment file"
+        )
+    return labels
 
 
 def need_valid_votes(votes: pd.DataFrame) -> None:
