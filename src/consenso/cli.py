@@ -168,6 +168,7 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
 def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
     from consenso.experiment_file import read_experiment
     from consenso.overview import plan
+    from consenso.progress import duration
     from consenso.store import RunFolder
 
     read, base = read_experiment(experiment, changes)
@@ -183,13 +184,6 @@ def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_js
             f"{row['student']}: {row['to_do']} trainings to do{bound}, {row['done']} done; about "
             f"{duration(row['seconds'])} and {row['disk_bytes'] / 1e6:.0f} MB on disk ({row['basis']})"
         )
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a short text: 45 s, 12 min, 2.3 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @cli.command()

@@ -7,7 +7,11 @@ ConsensoError                 the command line prints its one line; anything els
 ├── ModelError                a model folder or name is not usable
 ├── MissingExtraError         a feature needs `pip install "consenso[extra]"`
 ├── BusyError                 another process works in this run folder
-└── StorageError              a write failed (disk full): finished work stays, run again
+├── StorageError              a write failed (disk full): finished work stays, run again
+├── EndpointError             no annotator could be asked
+├── IncompleteError           some votes are missing: the same command goes on
+├── BudgetError               the budget is reached: raise it and go on
+└── StoppedError              interrupted or terminated: what was answered is kept
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ class ConsensoError(Exception):
     """A mistake a user can mend: what is wrong, what was found, what to do, in one line."""
 
     exit_code = 2
-    """2: usage or bad input; 1: failed, can be resumed."""
+    """1: failed, can be resumed; 2: usage or bad input; 3: incomplete; 5: budget reached; 130: interrupted."""
 
 
 class ConfigError(ConsensoError):
@@ -55,6 +59,40 @@ class StorageError(ConsensoError):
     """A write failed; finished work stays, and the same command resumes."""
 
     exit_code = 1
+
+
+class EndpointError(ConsensoError):
+    """No annotator could be asked."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, misconfigured: bool = False) -> None:
+        super().__init__(message)
+        if misconfigured:
+            self.exit_code = 2
+
+
+class IncompleteError(ConsensoError):
+    """Some votes are missing; the same command goes on."""
+
+    exit_code = 3
+
+
+class BudgetError(ConsensoError):
+    """The budget is reached; with a larger one the same command goes on."""
+
+    exit_code = 5
+
+
+class StoppedError(ConsensoError):
+    """A signal ended the work; what was answered is kept, and the same command goes on."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, *, terminated: bool = False) -> None:
+        super().__init__(message)
+        if terminated:
+            self.exit_code = 3
 
 
 def nearest(word: str, choices: object) -> str:

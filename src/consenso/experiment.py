@@ -9,13 +9,23 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consenso.annotate import annotate_texts, check_annotators, describe_annotators, read_votes
+from consenso.annotate import EmbeddingAnnotator, calibrate_confidence, check_annotators, describe_annotators, read_votes
+from consenso.annotate.asking import Voters, embedding_votes, make_voters, merge_votes
+from consenso.annotate.collecting import ask_all, votes_from_log
+from consenso.annotate.counting import VoteCount
+from consenso.annotate.endpoints import read_environment
+from consenso.annotate.exemplars import draw_examples, needs_gold
+from consenso.annotate.narrowing import narrow_labels
+from consenso.annotate.prompting import Example, read_prompt
+from consenso.annotate.sources import FolderSource
+from consenso.annotate.variants import VariantCount
+from consenso.annotate.votelog import VoteLog
 from consenso.compare import check_guards, compare_arms, exit_code, score_runs
 from consenso.consensus import check_consensus, decide, measure_agreement
 from consenso.data import Loaded, find_leaks, make_folds, read_dataset
@@ -208,32 +218,111 @@ def _unsplit(texts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return folds, pd.DataFrame(columns=list(LEAKS.columns))
 
 
-def _annotate(this: Run) -> None:
-    import pandas as pd
-
-    settings, texts, schema = this.experiment.annotate, this.folder.read("texts"), this.schema
+def _annotate(this: Run) -> dict[str, Any]:
+    settings, folder, schema = this.experiment.annotate, this.folder, this.schema
     if not settings.annotators and not settings.imports:
         raise ConfigError(
-            "nobody votes: add to the experiment file [[annotate.annotators]] (embedded zero-shot) or [[annotate.imports]] (votes you have)"
+            "nobody votes: add to the experiment file [[annotate.annotators]] (LLMs, embedded zero-shot) or [[annotate.imports]] (votes you have)"
         )
+    drawn = _prepare_prompts(this)
+    voters = make_voters(settings, schema, read_environment(this.base), base=this.base, drawn=drawn)
+    at_hand, notes = _votes_at_hand(this)
+    if not voters.any:
+        _write_votes(this, [at_hand], [], voters, notes)
+        return {}
+    source = FolderSource(folder, only=_asked_ids(this), narrowed=settings.candidates is not None)
+    with VoteLog(settings.log or folder.path / "votelog.sqlite") as log:
+        asked = ask_all(
+            voters.askers, voters.local, source, log, settings=settings, environment=voters.environment,
+            progress=lambda state: this.progress({"stage": "annotate", "event": "advance", "step": "answers", **state}),
+        )  # fmt: skip
+        folder.note("vote_log", {"path": str(log.path), **asdict(asked.ledger), "statement": asked.ledger.statement})
+        if not settings.accept_incomplete:
+            asked.raise_incomplete()
+        votes = merge_votes(votes_from_log(log, asked.lanes, source), source, at_hand)
+        of_variants = votes_from_log(log, asked.variant_lanes, source)
+        _write_votes(this, votes, of_variants, asked.voters, notes + asked.notes)
+    return {"failed": asked.failed + asked.missing}
+
+
+def _prepare_prompts(this: Run) -> dict[str, list[Example]]:
+    """Examples drawn from train gold, and the candidates of two-phase annotation; the texts whose gold this takes are noted."""
+    import pandas as pd
+
+    settings, folder, used = this.experiment.annotate, this.folder, []
+    drawn: dict[str, list[Example]] = {}
+    if needs_gold(settings):
+        texts, folds = folder.read("texts")[["text_id", "text", "gold"]], folder.read("folds")
+        train = set(folds.loc[folds["part"] == "train", "text_id"])
+        drawn = draw_examples(settings, texts, train, this.schema)
+        shown = {example.text_id for examples in drawn.values() for example in examples}
+        used += [{"text_id": text_id, "purpose": "examples"} for text_id in shown]
+        if settings.candidates is not None:
+            narrowed = narrow_labels(texts, train - shown, this.schema, settings.candidates)
+            folder.write("candidates", narrowed.candidates)
+            folder.write("recall", narrowed.recall)
+            used += [{"text_id": text_id, "purpose": "candidates"} for text_id in narrowed.used]
+    folder.write("gold_used", pd.DataFrame(used, columns=["text_id", "purpose"]))
+    return drawn
+
+
+def _votes_at_hand(this: Run) -> tuple[pd.DataFrame, list[str]]:
+    """The votes of embedded annotators and those that are imported, and the notes of reading them."""
+    import pandas as pd
+
+    settings, notes = this.experiment.annotate, []
+    if all(not isinstance(one, EmbeddingAnnotator) for one in settings.annotators) and not settings.imports:
+        return pd.DataFrame(), []
+    texts = this.folder.read("texts")[["text_id", "text"]]
     encode = partial(embed, cache=this.folder.path / "cache")
-    parts, notes = [], []
-    if settings.annotators:
-        parts.append(annotate_texts(texts[["text_id", "text"]], settings.annotators, schema, encode=encode))
+    parts = [embedding_votes(texts, settings, this.schema, encode)]
     for source in settings.imports:
-        parts.append(read_votes(source.source, schema, settings=source, texts=texts, base=this.base))
+        parts.append(read_votes(source.source, this.schema, settings=source, texts=texts, base=this.base))
         notes += parts[-1].attrs.get("notes", [])
-    votes = pd.concat([part.assign() for part in parts], ignore_index=True)
-    need_valid_votes(votes)
-    this.folder.note("annotate_notes", notes)
-    this.folder.write("annotators", describe_annotators(settings, votes))
-    this.folder.write("votes", votes)
+    return pd.concat([part.assign() for part in parts if len(part)], ignore_index=True), notes
+
+
+def _asked_ids(this: Run) -> set[str] | None:
+    """The texts that are put to the annotators; None: all."""
+    parts = set(this.experiment.annotate.parts)
+    if parts == {"train", "dev", "test"}:
+        return None
+    folds = this.folder.read("folds")
+    return set(folds.loc[folds["part"].isin(parts), "text_id"])
+
+
+def _write_votes(
+    this: Run, votes: Iterable[pd.DataFrame], of_variants: Iterable[pd.DataFrame], voters: Voters, notes: list[str]
+) -> None:
+    """Write the votes, and apart from them those of variants; one part at a time is held."""
+    folder, counted = this.folder, VoteCount()
+    variant_of = {asker.name: asker.variant_of for asker in voters.askers if asker.variant_of}
+    compared = VariantCount(variant_of)
+
+    def own() -> Iterator[pd.DataFrame]:
+        for part in votes:
+            compared.add(part)
+            mine = part[~part["annotator"].isin(list(variant_of))]
+            counted.add(mine)
+            yield mine
+
+    folder.write_parts("votes", own())
+    if not counted.valid:
+        need_valid_votes(folder.read("votes"))
+    folder.write_parts("variant_votes", of_variants)
+    folder.write("variants", compared.table())
+    folder.note("annotate_notes", notes)
+    folder.write("annotators", describe_annotators(this.experiment.annotate, counted.annotators, voters))
 
 
 def _consensus(this: Run) -> None:
+    import pandas as pd
+
     settings, texts, votes, schema = (
         this.experiment.consensus, this.folder.read("texts"), this.folder.read("votes"), this.schema,
     )  # fmt: skip
+    if settings.variants:
+        votes = pd.concat([votes, this.folder.read("variant_votes")], ignore_index=True)
     labels = decide(
         votes,
         settings.method,
@@ -250,16 +339,25 @@ def _consensus(this: Run) -> None:
     this.folder.write(
         "agreement", measure_agreement(votes, labels=schema, bootstrap=settings.bootstrap, seed=settings.seed)
     )
+    this.folder.write("confidence", calibrate_confidence(votes, _open_gold(this.folder, texts)))
     this.folder.write(
         "final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]]
     )
+
+
+def _open_gold(folder: RunFolder, texts: pd.DataFrame) -> pd.Series:
+    """Gold by text id that may be looked at before the verdict: of train and dev texts."""
+    folds = folder.read("folds")
+    tested = set(folds.loc[folds["part"] == "test", "text_id"])
+    seen = set(folds.loc[folds["part"] != "test", "text_id"]) - tested
+    return texts[texts["text_id"].isin(seen)].set_index("text_id")["gold"].dropna()
 
 
 def _finetune(this: Run) -> dict[str, Any]:
     import pandas as pd
 
     settings, folder, schema = this.experiment.finetune, this.folder, this.schema
-    texts, folds, labels = folder.read("texts"), folder.read("folds"), folder.read("final_labels")
+    texts, folds, labels = folder.read("texts"), folder.read("folds"), _without_gold_used(folder)
     need_gold(texts, folds, labels, settings)
     folder.note("environment", environment())
     all_arms, results = [], []
@@ -278,6 +376,15 @@ def _finetune(this: Run) -> dict[str, Any]:
     for name in Results._fields:
         folder.write(name, pd.concat([getattr(result, name) for result in results], ignore_index=True))
     return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
+
+
+def _without_gold_used(folder: RunFolder) -> pd.DataFrame:
+    """The final labels; none for texts whose gold made labels (examples, candidates): they train no aligned arm."""
+    labels = folder.read("final_labels")
+    if not folder.has("gold_used"):
+        return labels
+    used = labels["text_id"].isin(folder.read("gold_used")["text_id"])
+    return labels.assign(label=labels["label"].mask(used, None))
 
 
 def arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
@@ -356,15 +463,22 @@ def _scorings(this: Run) -> list[dict[str, str]]:
     return history
 
 
+HOW_NOT_WHAT = {"endpoints", "log", "budget", "drain_s", "failed_limit", "accept_incomplete"}
+"""Settings of [annotate] that change how answers are got, and no answer."""
+
+
 def _report(this: Run) -> None:
     write_report(this.folder, settings=this.experiment.report)
 
 
 def _annotate_depends(this: Run) -> Any:
     settings = this.experiment.annotate
-    encoders = {a.encoder: encoder_fingerprint(a.encoder) for a in settings.annotators}
+    embedded = [one for one in settings.annotators if isinstance(one, EmbeddingAnnotator)]
+    encoders = {one.encoder: encoder_fingerprint(one.encoder) for one in embedded}
     files = [fingerprint_source(source.source, this.base) for source in settings.imports]
-    return [settings.model_dump(mode="json"), encoders, files, this.folder.record().get("labels")]
+    prompts = {one.prompt: read_prompt(one.prompt, this.base).text for one in settings.annotators if hasattr(one, "prompt")}
+    answers = settings.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    return [answers, encoders, files, prompts, this.folder.record().get("labels")]
 
 
 def _finetune_depends(this: Run) -> Any:
@@ -380,14 +494,17 @@ STAGES = (
         lambda this: [this.experiment.data.model_dump(mode="json"), fingerprint_source(this.experiment.data.source, this.base)],
         _data,
     ),
-    Stage("annotate", ("texts",), ("annotators", "votes"), _annotate_depends, _annotate),
     Stage(
-        "consensus", ("texts", "votes"), ("labels", "agreement", "final_labels"),
+        "annotate", ("texts", "folds"), ("gold_used", "annotators", "votes", "variant_votes", "variants"),
+        _annotate_depends, _annotate,
+    ),
+    Stage(
+        "consensus", ("texts", "folds", "votes", "variant_votes"), ("labels", "agreement", "confidence", "final_labels"),
         lambda this: [this.experiment.consensus.model_dump(mode="json"), this.folder.record().get("labels")],
         _consensus,
     ),
     Stage(
-        "finetune", ("texts", "folds", "final_labels"), ("arms", "trainings", "curves", "predictions"),
+        "finetune", ("texts", "folds", "final_labels", "gold_used"), ("arms", "trainings", "curves", "predictions"),
         _finetune_depends,
         _finetune,
     ),

@@ -68,3 +68,20 @@ def class_probabilities(model: Any, features: Any, n_classes: int) -> np.ndarray
     found = np.zeros((features.shape[0], n_classes))
     found[:, model.classes_] = model.predict_proba(features)
     return found
+
+
+def text_classifier(texts: Sequence[str], codes: np.ndarray, n_classes: int, *, C: float = 10.0) -> Any:
+    """Return a function from texts to class probabilities, shape (n, n_classes): TF-IDF and logistic regression.
+
+    `codes`: class positions of the training texts; classes without a text get probability 0.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:  # no text has a word
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 1))
+        features = vectorizer.fit_transform([f"{text} " for text in texts])
+    model = linear_model(features, codes, C=C)
+    return lambda others: class_probabilities(model, vectorizer.transform(list(others)), n_classes)

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,63 @@ class RunFolder:
         write_atomically(self.table_path(name), lambda path: pq.write_table(arrow, path, compression="zstd"))
         self.note("tables", {**self.fingerprints(), name: print_})
         return print_
+
+    def write_parts(self, name: str, parts: Iterable[pd.DataFrame]) -> str:
+        """Write a table from frames that follow each other in the order of its key; return its fingerprint.
+
+        Only one frame at a time is held. Raises `DataError` where a frame does not follow the one before.
+        """
+        import pyarrow.parquet as pq
+
+        table, previous = TABLES[name], None
+        hashed = _Hashed(table)
+
+        def write(path: Path) -> None:
+            nonlocal previous
+            writer = None
+            try:
+                for frame in parts:
+                    arrow = as_arrow(frame, table)
+                    if not arrow.num_rows:
+                        continue
+                    first, last = (tuple(arrow[key][place].as_py() for key in table.key) for place in (0, -1))
+                    if previous is not None and first <= previous:
+                        raise DataError(f"{name}: the row {first} stands after {previous}; each {list(table.key)} may stand once")
+                    previous = last
+                    if writer is None:
+                        writer = pq.ParquetWriter(path, arrow.schema, compression="zstd")
+                    writer.write_table(arrow)
+                    hashed.add(arrow)
+            finally:
+                if writer is not None:
+                    writer.close()
+            if writer is None:
+                import pandas as pd
+
+                arrow = as_arrow(pd.DataFrame(columns=list(table.columns)), table)
+                pq.write_table(arrow, path, compression="zstd")
+                hashed.add(arrow)
+
+        write_atomically(self.table_path(name), write)
+        print_ = hashed.hexdigest()
+        self.note("tables", {**self.fingerprints(), name: print_})
+        return print_
+
+    def read_parts(self, name: str, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of a table in batches of at most so many rows, in the order of its key."""
+        import pyarrow.parquet as pq
+
+        path = self.table_path(name)
+        if not path.exists():
+            raise DataError(f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it")
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=size, columns=list(columns))
+
+    def count(self, name: str) -> int:
+        """Return the number of rows of a table."""
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(self.table_path(name)).num_rows)
 
     def fingerprints(self) -> dict[str, str]:
         """Return table → hash of its content without the volatile columns."""
@@ -275,14 +332,54 @@ def _array(values: pd.Series, kind: pa.DataType | None, name: str) -> pa.Array:
 
 
 def fingerprint(arrow: pa.Table, table: Table) -> str:
-    """Return a sha256 (hex) of a table's content without its volatile columns."""
-    import pyarrow as pa
+    """Return a sha256 (hex) of a table's content without its volatile columns; how it is cut into parts does not count."""
+    hashed = _Hashed(table)
+    hashed.add(arrow)
+    return hashed.hexdigest()
 
-    stable = arrow.drop_columns([name for name in table.volatile if name in arrow.column_names])
-    sink = hashlib.sha256()
-    with pa.ipc.new_stream(pa.PythonFile(_Sink(sink), mode="w"), stable.schema.remove_metadata()) as stream:
-        stream.write_table(stable.replace_schema_metadata().combine_chunks())
-    return sink.hexdigest()
+
+class _Hashed:
+    """The fingerprint of a table that comes in parts: of its rows in blocks of 65,536, as an Arrow stream."""
+
+    BLOCK = 65_536
+
+    def __init__(self, table: Table) -> None:
+        self._volatile, self._sink = set(table.volatile), hashlib.sha256()
+        self._stream: Any = None
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, arrow: pa.Table) -> None:
+        """Add the next rows."""
+        import pyarrow as pa
+
+        stable = arrow.drop_columns([name for name in arrow.column_names if name in self._volatile])
+        stable = stable.replace_schema_metadata()
+        if self._stream is None:
+            self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._sink), mode="w"), stable.schema)
+        self._waiting.append(stable)
+        self._rows += stable.num_rows
+        while self._rows >= self.BLOCK:
+            whole = pa.concat_tables(self._waiting)
+            self._write(whole.slice(0, self.BLOCK))
+            self._waiting, self._rows = [whole.slice(self.BLOCK)], self._rows - self.BLOCK
+
+    def _write(self, block: pa.Table) -> None:
+        import numpy as np
+
+        # taken, not sliced: a slice of a text column is written with the offsets of the whole
+        self._stream.write_table(block.take(np.arange(block.num_rows)).combine_chunks())
+
+    def hexdigest(self) -> str:
+        """Return the hash of all rows."""
+        import pyarrow as pa
+
+        if self._stream is not None:
+            whole = pa.concat_tables(self._waiting)
+            if whole.num_rows:
+                self._write(whole)
+            self._stream.close()
+        return self._sink.hexdigest()
 
 
 class _Sink:

@@ -68,6 +68,7 @@ def _volatile(kind: Kind = "number") -> Column:
 SPLITS = ("train", "dev", "test", "pool")
 PARTS = ("train", "dev", "test")
 VOTE_STATUSES = ("ok", "abstained", "unparsable", "invalid_label", "refused", "truncated", "failed", "settled")
+CONFIDENCE_KINDS = ("token probabilities", "label probabilities", "softmax of cosines", "as imported")
 LABEL_STATUSES = ("decided", "tied", "below_threshold", "no_votes")
 OUTCOMES = ("passed", "failed", "warned", "not_checked")
 
@@ -125,6 +126,9 @@ ANNOTATORS = Table(
         "model": _maybe("text"),
         "family": _maybe("text"),
         "variant_of": _maybe("text"),
+        "repetitions": _maybe("integer", 1),
+        "confidence_kind": _maybe("text", values=CONFIDENCE_KINDS),
+        "digest": _maybe("text"),  # of everything that can change an answer; names it in the vote log
         "settings": _maybe("text"),  # JSON
     },
 )
@@ -143,6 +147,62 @@ VOTES = Table(
         "tokens_out": _maybe("integer"),
         "cost": _maybe("number"),
         "latency_s": _volatile(),
+    },
+)
+VARIANT_VOTES = Table("variant_votes", VOTES.key, VOTES.columns)
+"""Votes of variants, apart from the votes: the same model asked otherwise is no further annotator."""
+VARIANTS = Table(
+    "variants",
+    ("annotator", "variant"),
+    {
+        "annotator": _key(),
+        "variant": _key(),
+        "n": Column("integer"),  # texts with a label from both
+        "flipped": Column("integer"),  # of these, texts with another label
+        "flip_rate": Column("number"),
+        "low": Column("number"),  # Wilson, 95 %
+        "high": Column("number"),
+        "kappa": Column("number"),
+        "invalid_rate": Column("number"),
+        "largest_shift": Column("number"),  # of one label's share, in absolute terms
+        "shifted_label": _maybe("text"),
+        "n_consensus": Column("integer"),  # texts with a majority before and after
+        "consensus_flipped": Column("integer"),  # of these, with another majority once the variant stands in
+        "consensus_flip_rate": Column("number"),
+    },
+)
+CANDIDATES = Table(
+    "candidates",
+    ("text_id",),
+    {"text_id": _key("any"), "offered": Column("text", nullable=False)},  # JSON list of label names, in schema order
+)
+RECALL = Table(
+    "recall",
+    ("k",),
+    {
+        "k": _key("integer"),
+        "recall": Column("number"),  # share of texts whose gold is among the k candidates
+        "recall_macro": Column("number"),  # mean over classes
+        "n": Column("integer"),
+    },
+)
+GOLD_USED = Table(
+    "gold_used",
+    ("text_id",),
+    {"text_id": _key("any"), "purpose": Column("text", nullable=False, values=("examples", "candidates"))},
+)
+CONFIDENCE = Table(
+    "confidence",
+    ("annotator",),
+    {
+        "annotator": _key(),
+        "n": Column("integer"),
+        "accuracy": Column("number"),
+        "mean_confidence": Column("number"),
+        "ece": Column("number"),
+        "ece_calibrated": Column("number"),
+        "brier": Column("number"),
+        "brier_calibrated": Column("number"),
     },
 )
 LABELS = Table(
@@ -314,7 +374,7 @@ SCORES = Table(
 TABLES = {
     table.name: table
     for table in (
-        TEXTS, DUPLICATES, FOLDS, LEAKS, ANNOTATORS, VOTES, LABELS, AGREEMENT, FINAL_LABELS, ARMS, TRAININGS,
+        TEXTS, DUPLICATES, FOLDS, LEAKS, CANDIDATES, RECALL, GOLD_USED, ANNOTATORS, VOTES, VARIANT_VOTES, VARIANTS, CONFIDENCE, LABELS, AGREEMENT, FINAL_LABELS, ARMS, TRAININGS,
         CURVES, PREDICTIONS, SCORES, GUARDS, COMPARISON,
     )
 }  # fmt: skip

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from consenso.annotate.annotators import EmbeddingAnnotator
+from consenso.annotate.collecting import Voters
 from consenso.annotate.imported import UNKNOWN_TEXTS
 from consenso.annotate.settings import AnnotateSettings
+from consenso.annotate.tallies import INVALID
 from consenso.tables import ANNOTATORS, GUARDS, VOTE_STATUSES, VOTES, check
 
 if TYPE_CHECKING:
     import pandas as pd
 
-INVALID = ("unparsable", "invalid_label", "refused", "truncated", "failed")
-"""Statuses of an answer that should have been a label; an abstention is allowed, `settled` was not asked."""
 INVALID_LIMIT = 0.05
 """Share of invalid answers above which an annotator is warned about."""
 ENOUGH = 10
@@ -27,40 +29,102 @@ def count_votes(votes: pd.DataFrame) -> pd.DataFrame:
     Returns one row per annotator, by name: annotator, votes, valid (with a label), one column per status, invalid_rate
     (invalid answers among the votes that were asked for), constant (two or more valid votes, all for one label).
     """
-    import pandas as pd
-
-    votes = check(votes, VOTES)
-    counts = pd.crosstab(votes["annotator"], votes["status"]).reindex(columns=list(VOTE_STATUSES), fill_value=0)
-    labels = votes.groupby("annotator")["label"].agg(["size", "count", "nunique"]).reindex(counts.index)
-    counts.insert(0, "votes", labels["size"].astype("int64"))
-    counts.insert(1, "valid", labels["count"].astype("int64"))
-    asked = counts["votes"] - counts["settled"]
-    counts["invalid_rate"] = (counts[list(INVALID)].sum(axis=1) / asked).where(asked > 0)
-    counts["constant"] = (labels["count"] >= 2) & (labels["nunique"] == 1)
-    counts.columns.name = None
-    return counts.reset_index()
+    counted = VoteCount()
+    counted.add(check(votes, VOTES))
+    return counted.table()
 
 
-def describe_annotators(settings: AnnotateSettings | None = None, votes: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the annotators table: the embedded ones of `settings`, and as imported whoever else stands in `votes`."""
+class VoteCount:
+    """Counts votes that come in parts."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str, str | None]] = Counter()
+
+    def add(self, votes: pd.DataFrame) -> None:
+        """Add votes (columns annotator, status, label)."""
+        if len(votes):
+            sizes = votes.groupby(["annotator", "status", "label"], dropna=False, observed=True).size()
+            for (annotator, status, label), size in sizes.items():
+                self._counts[annotator, status, label if isinstance(label, str) else None] += int(size)
+
+    @property
+    def annotators(self) -> list[str]:
+        """Who voted, by name."""
+        return sorted({annotator for annotator, _, _ in self._counts})
+
+    @property
+    def valid(self) -> int:
+        """Votes with a label."""
+        return sum(count for (_, _, label), count in self._counts.items() if label is not None)
+
+    def statuses(self) -> Counter[str]:
+        """Return status → votes."""
+        found: Counter[str] = Counter()
+        for (_, status, _), count in self._counts.items():
+            found[status] += count
+        return found
+
+    def table(self) -> pd.DataFrame:
+        """Return the table that `count_votes` describes."""
+        import pandas as pd
+
+        rows = []
+        for name in self.annotators:
+            mine = {(status, label): count for (who, status, label), count in self._counts.items() if who == name}
+            statuses = {s: sum(c for (status, _), c in mine.items() if status == s) for s in VOTE_STATUSES}
+            labels = {label for _, label in mine if label is not None}
+            votes, valid = sum(mine.values()), sum(count for (_, label), count in mine.items() if label is not None)
+            asked = votes - statuses["settled"]
+            invalid = sum(statuses[status] for status in INVALID)
+            rows.append(
+                {"annotator": name, "votes": votes, "valid": valid, **statuses,
+                 "invalid_rate": invalid / asked if asked else None, "constant": valid >= 2 and len(labels) == 1}
+            )  # fmt: skip
+        frame = pd.DataFrame(rows, columns=["annotator", "votes", "valid", *VOTE_STATUSES, "invalid_rate", "constant"])
+        return frame.astype({"invalid_rate": "float64", "constant": "bool"})
+
+
+def describe_annotators(
+    settings: AnnotateSettings | None = None, votes: pd.DataFrame | Iterable[str] | None = None, voters: Voters | None = None
+) -> pd.DataFrame:
+    """Return the annotators table: those of `settings`, the variants among `voters`, and as imported whoever else voted.
+
+    `votes`: the votes, or the names of those who voted.
+    """
     import pandas as pd
 
     settings = settings or AnnotateSettings()
-    rows: list[dict[str, str | None]] = [
-        {"annotator": a.name, "kind": "model", "model": a.encoder, "family": a.encoder, "settings": a.model_dump_json()}
+    rows: list[dict[str, Any]] = [
+        {"annotator": a.name, "kind": "model", "model": a.encoder, "family": a.encoder, "confidence_kind": "softmax of cosines", "settings": a.model_dump_json()}
         for a in settings.annotators
+        if isinstance(a, EmbeddingAnnotator)
     ]
-    known = {a.name for a in settings.annotators}
-    voters = [] if votes is None else sorted(set(votes["annotator"]) - known)
-    for name in voters:
+    for asker in voters.askers if voters else ():
+        rows.append(
+            {"annotator": asker.name, "kind": "llm", "model": f"{asker.endpoint.name}/{asker.model}", "family": asker.family_name,
+             "variant_of": asker.variant_of, "repetitions": asker.repetitions, "digest": asker.digest,
+             "confidence_kind": "token probabilities" if asker.logprobs else None,
+             "settings": json.dumps(dict(asker.settings) | {"asked": asker.record}, ensure_ascii=False)}
+        )  # fmt: skip
+    for one in voters.local if voters else ():
+        kind = "label probabilities" if one.record["kind"] != "python" else None
+        rows.append(
+            {"annotator": one.name, "kind": "model", "model": one.model, "family": one.family_name, "digest": one.digest,
+             "confidence_kind": kind, "settings": json.dumps(dict(one.settings), ensure_ascii=False)}
+        )  # fmt: skip
+    known = {row["annotator"] for row in rows} | {one.name for one in settings.annotators}
+    found = [] if votes is None else votes["annotator"] if isinstance(votes, pd.DataFrame) else votes
+    for name in sorted(set(found) - known):
         named = [one for one in settings.imports if name in one.annotators] or [
             one for one in settings.imports if not one.annotators
         ]
         # With several open imports the table does not tell which one a name came from; then nothing is claimed.
         rows.append(
-            {"annotator": name, "kind": "imported", "settings": named[0].model_dump_json() if len(named) == 1 else None}
+            {"annotator": name, "kind": "imported", "confidence_kind": "as imported", "settings": named[0].model_dump_json() if len(named) == 1 else None}
         )
-    return check(pd.DataFrame(rows, columns=list(ANNOTATORS.columns), dtype=object), ANNOTATORS)
+    columns = list(ANNOTATORS.columns)
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    return check(frame.assign(repetitions=frame["repetitions"].fillna(1).astype("int64")), ANNOTATORS)
 
 
 def check_annotators(votes: pd.DataFrame, notes: Iterable[str] | None = None) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from consenso.annotate.settings import EmbeddingAnnotator
+from consenso.annotate.annotators import EmbeddingAnnotator
 from consenso.errors import ConfigError, nearest
 from consenso.labels import LabelSchema
 

@@ -12,9 +12,9 @@ from consenso.compare.metrics import METRICS as METRICS
 from consenso.compare.paired import TwoWay as TwoWay
 from consenso.compare.paired import crossed_bootstrap as crossed_bootstrap
 from consenso.compare.paired import two_way as two_way
-from consenso.compare.paired import wilson as wilson
 from consenso.compare.scores import score_runs as score_runs
 from consenso.compare.settings import CompareSettings as CompareSettings
 from consenso.compare.settings import ContrastSettings as ContrastSettings
 from consenso.compare.verdict import VERDICTS as VERDICTS
 from consenso.compare.verdict import exit_code as exit_code
+from consenso.intervals import wilson as wilson

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from consenso.compare.contrasts import FLOORS
 from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
 from consenso.compare.metrics import per_item
-from consenso.compare.paired import TwoWay, wilson
+from consenso.compare.paired import TwoWay
 from consenso.compare.runs import without_copies
 from consenso.compare.verdict import signed
+from consenso.intervals import wilson
 
 if TYPE_CHECKING:
     import numpy as np

@@ -57,6 +57,8 @@ class ConsensusSettings(Settings):
     """Annotator = weight, for method weighted; others weigh 1."""
     count: Literal["annotator", "vote"] = "annotator"
     """annotator: each counts once, its repetitions averaged; vote: all votes are pooled."""
+    variants: bool = False
+    """Variants of annotators vote too, as if they were annotators of their own: one model then counts several times."""
     seed: int = Field(default=0, ge=0)
     """For random ties and the bootstrap of agreement."""
     problematic: ProblematicRule = Field(default_factory=ProblematicRule)

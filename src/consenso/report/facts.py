@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 TABLES_OF = {
     "data": ("texts", "folds", "leaks", "duplicates"),
-    "annotate": ("annotators", "votes"),
-    "consensus": ("labels", "agreement", "final_labels"),
+    "annotate": ("annotators", "votes", "variant_votes", "variants", "candidates", "recall", "gold_used"),
+    "consensus": ("labels", "agreement", "final_labels", "confidence"),
     "finetune": ("arms", "trainings", "curves", "predictions"),
     "compare": ("scores", "guards", "comparison"),
 }

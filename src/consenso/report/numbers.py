@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from consenso.intervals import wilson as share_interval
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -41,14 +43,9 @@ def macro_f1(table: np.ndarray) -> float:
     return float(np.mean(2 * hits[present] / (given + gold)[present]))
 
 
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson, 1927)."""
-    if n == 0:
-        return math.nan, math.nan
-    share, square = right / n, z * z
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = z * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share; NaN of nothing."""
+    return share_interval(right, n) if n else (math.nan, math.nan)
 
 
 def vote_counts(votes: pd.DataFrame) -> pd.DataFrame:

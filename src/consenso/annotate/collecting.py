@@ -1,0 +1,284 @@
+"""All annotators, all texts: set up the lanes, run the loop, say what is missing, read the votes off the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from consenso.annotate.askers import Asker
+from consenso.annotate.budget import Purse
+from consenso.annotate.clients import CLIENTS, CallError
+from consenso.annotate.clients.transport import Transport
+from consenso.annotate.endpoints import Endpoint
+from consenso.annotate.lanes import Lane, LLMLane, LocalLane
+from consenso.annotate.local.askers import LocalAsker
+from consenso.annotate.probing import pin
+from consenso.annotate.running import Ended, Host, Loop, Place, explain
+from consenso.annotate.settings import AnnotateSettings
+from consenso.annotate.settling import Settling
+from consenso.annotate.sources import TextSource
+from consenso.annotate.tallies import Panel, Tally
+from consenso.annotate.votelog import ANSWER_COLUMNS, Ledger, VoteLog, unpack
+from consenso.errors import BudgetError, ConfigError, EndpointError, IncompleteError, StoppedError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Voters:
+    """Who is asked through the vote log."""
+
+    askers: list[Asker]
+    """LLM annotators and their variants."""
+    local: list[LocalAsker]
+    """Annotators in this process."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Where API keys are."""
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody is asked."""
+        return bool(self.askers or self.local)
+
+
+@dataclass
+class Asked:
+    """What a run over all annotators came to."""
+
+    lanes: list[Lane]
+    """The annotators, variants among them, in order."""
+    ended: Ended
+    """How the loop ended."""
+    ledger: Ledger
+    """What the log can say."""
+    failed_limit: float = 0.05
+    """Share of an annotator's answers that may have failed."""
+    notes: list[str] = field(default_factory=list)
+    """Alarms, and who was given up, in one line each."""
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """The annotators' counts."""
+        return [lane.tally for lane in self.lanes]
+
+    @property
+    def voters(self) -> Voters:
+        """Who was asked, with what was found out about them (digests, what endpoints honour)."""
+        askers = [lane.asker for lane in self.lanes if isinstance(lane, LLMLane)]
+        return Voters(askers, [lane.asker for lane in self.lanes if isinstance(lane, LocalLane)])
+
+    @property
+    def variant_lanes(self) -> list[Lane]:
+        """Variants."""
+        return [lane for lane in self.lanes if isinstance(lane, LLMLane) and lane.asker.variant_of]
+
+    @property
+    def failed(self) -> int:
+        """Answers of this run that failed; the next run asks them again."""
+        return sum(tally.statuses["failed"] for tally in self.tallies)
+
+    @property
+    def missing(self) -> int:
+        """Questions without an answer."""
+        return sum(max(0, tally.total - tally.done) for tally in self.tallies)
+
+    def raise_incomplete(self) -> None:
+        """Raise what keeps the votes from being complete; nothing where they are."""
+        done, total = sum(t.done for t in self.tallies), sum(t.total for t in self.tallies)
+        so_far = f"{done:,} of {total:,} answers are in the log"
+        reason = self.ended.reason
+        if reason in {"storage", "error"} and self.ended.error is not None:
+            raise self.ended.error
+        if reason in {"interrupted", "terminated"}:
+            raise StoppedError(f"{reason}: {so_far}; the same command goes on, nothing is asked twice", terminated=reason == "terminated")
+        if reason == "budget":
+            raise BudgetError(f"the budget is reached: {so_far}, {self.ledger.cost + self.ledger.lost_cost:.4f} USD spent; raise annotate.budget and run the same command again")
+        given_up = [lane for lane in self.lanes if lane.down is not None]
+        if given_up:
+            why = "; ".join(dict.fromkeys(f"{lane.tally.name}: {lane.down}" for lane in given_up))
+            if len(given_up) == len(self.lanes) and not any(tally.answered for tally in self.tallies):
+                raise EndpointError(why, misconfigured=all(lane.misconfigured for lane in given_up))
+            raise IncompleteError(f"{why} ({so_far}; the same command goes on)")
+        waiting = sum(tally.waiting for tally in self.tallies)
+        if waiting:
+            raise IncompleteError(f"{waiting:,} questions wait in batch files ({so_far}); the same command collects them")
+        over = [t for t in self.tallies if t.answered and t.statuses["failed"] > self.failed_limit * t.total]
+        if over:
+            worst = max(over, key=lambda t: t.statuses["failed"])
+            raise IncompleteError(
+                f"{worst.name}: {worst.statuses['failed']:,} of {worst.total:,} questions failed (last: {worst.last_error}), more than "
+                f"annotate.failed_limit = {self.failed_limit:g}; {so_far}, the same command asks the failed ones again"
+            )
+
+
+def ask_all(
+    askers: Sequence[Asker],
+    local: Sequence[LocalAsker],
+    source: TextSource,
+    log: VoteLog,
+    *,
+    settings: AnnotateSettings | None = None,
+    environment: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Asked:
+    """Put every text to every annotator that has not answered it yet; returns when all is done or something stops it.
+
+    Raises `ConfigError` for a missing API key, a model that is not the one of before, or a budget without prices; what
+    happens on the way is in what is returned (`raise_incomplete`).
+    """
+    settings = settings or AnnotateSettings()
+    purse = _purse(askers, settings, log)
+    return _run(_ask_all(askers, local, source, log, settings, dict(environment or {}), purse, progress))
+
+
+def _run(work: Any) -> Any:
+    """Run a coroutine, also where a loop runs already (Jupyter): then in a thread of its own."""
+    if not _in_a_loop():
+        return asyncio.run(work)
+    result: list[Any] = []
+
+    def target() -> None:
+        try:
+            result.append((True, asyncio.run(work)))
+        except BaseException as error:  # noqa: BLE001 - carried over to the waiting thread
+            result.append((False, error))
+
+    thread = threading.Thread(target=target, name="annotate")
+    thread.start()
+    thread.join()
+    fine, value = result[0]
+    if fine:
+        return value
+    raise value
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _purse(askers: Sequence[Asker], settings: AnnotateSettings, log: VoteLog) -> Purse:
+    ledger = log.ledger()
+    if settings.budget is not None:
+        for asker in askers:
+            if asker.price is None:
+                raise ConfigError(
+                    f"annotate.budget needs prices, and that of {asker.name!r} ({asker.endpoint.name}/{asker.model}) is not known; "
+                    "give price = { input = …, output = … } in USD per million tokens"
+                )
+    return Purse(settings.budget, spent=ledger.cost + ledger.lost_cost)
+
+
+async def _ask_all(
+    askers: Sequence[Asker],
+    local: Sequence[LocalAsker],
+    source: TextSource,
+    log: VoteLog,
+    settings: AnnotateSettings,
+    environment: Mapping[str, str],
+    purse: Purse,
+    progress: Progress | None,
+) -> Asked:
+    options = {"retry": settings.retry, "share_duplicates": settings.share_duplicates}
+    settling = Settling(settings.settle, log) if settings.settle is not None else None
+    by_name: dict[str, Lane] = {}
+    hosts = []
+    try:
+        for endpoint, mine in _by_endpoint(askers).items():
+            transport = open_transport(endpoint, environment)
+            await transport.open()
+            host = Host(endpoint, transport, [])
+            hosts.append(host)
+            for asker in mine:
+                host.lanes.append(await _lane(asker, host, log, source, settings, options, settling))
+                by_name[asker.name] = host.lanes[-1]
+        for one in local:
+            by_name[one.name] = LocalLane(one, log, source, settled=settling.for_lane(one.name) if settling else None, **options)
+    except BaseException:
+        for host in hosts:
+            await host.transport.close()
+        raise
+    lanes = [by_name[one.name] for one in (*askers, *local)]
+    if settling is not None:
+        settling.follow([lane for lane in lanes if getattr(lane.voter, "variant_of", None) is None])
+    variants = [asker.name for asker in askers if asker.variant_of]
+    loop = Loop(
+        log, hosts, purse, Panel(source.count, apart=variants), drain_s=settings.drain_s, progress=progress,
+        here=Place([by_name[one.name] for one in local]), wait_for=settling.before if settling else None,
+    )  # fmt: skip
+    ended = await loop.run()
+    notes = [f"{name} {kind}: {message}" for name, kind, message in ended.alarms]
+    notes += [f"{lane.tally.name} was given up: {lane.down}" for lane in lanes if lane.down is not None]
+    return Asked(lanes, ended, log.ledger(), settings.failed_limit, notes)
+
+
+def _by_endpoint(askers: Sequence[Asker]) -> dict[Endpoint, list[Asker]]:
+    found: dict[Endpoint, list[Asker]] = {}
+    for asker in askers:
+        found.setdefault(asker.endpoint, []).append(asker)
+    return found
+
+
+def open_transport(endpoint: Endpoint, environment: Mapping[str, str]) -> Transport:
+    """Return the session with an endpoint, its key and headers taken from the environment."""
+    return Transport(
+        endpoint.base_url, CLIENTS[endpoint.protocol](), key=endpoint.key(environment),
+        headers=endpoint.filled_headers(environment), timeout_s=endpoint.timeout_s,
+    )  # fmt: skip
+
+
+async def _lane(
+    asker: Asker, host: Host, log: VoteLog, source: TextSource, settings: AnnotateSettings, options: dict[str, Any], settling: Settling | None
+) -> LLMLane:  # fmt: skip
+    down = None
+    try:
+        asker = await pin(asker, host.transport, host.transport.client, log, settings.model_changed)
+    except CallError as error:
+        down = error
+    settled = settling.for_lane(asker.name) if settling is not None and asker.variant_of is None else None
+    lane = LLMLane(asker, log, source, settled=settled, **options)
+    if down is not None:
+        lane.down = explain(host.endpoint, lane, down)
+        lane.misconfigured = down.kind in {"auth", "missing", "request", "quota"}
+        logger.warning("%s: %s", asker.name, lane.down)
+    return lane
+
+
+VOTE_COLUMNS = ("text_id", "annotator", "repetition", "label", "status", "confidence", "reply", "tokens_in", "tokens_out", "cost", "latency_s")
+"""What a vote takes from its answer."""
+_TAKEN = ("label", "status", "confidence", "reply", "tokens_in", "tokens_out", "cost", "latency_s")
+
+
+def votes_from_log(log: VoteLog, lanes: Sequence[Lane], source: TextSource) -> Iterator[pd.DataFrame]:
+    """Yield the votes of all lanes, batch by batch of texts, sorted by text, annotator and repetition."""
+    import pandas as pd
+
+    places = [ANSWER_COLUMNS.index(name) for name in _TAKEN]
+    reply_at = _TAKEN.index("reply")
+    for batch in source.batches():
+        rows: list[tuple[Any, ...]] = []
+        for lane in lanes:
+            filed, digests = lane.filed(batch)
+            shared = filed is not batch.ids
+            wanted: dict[tuple[str, bytes], list[str]] = {}
+            for text_id, file, digest in zip(batch.ids, filed, digests):
+                wanted.setdefault((file, digest), []).append(text_id)
+            for answer in log.answers(lane.row, sorted(filed), ranged=not shared):
+                for text_id in wanted.get((answer[0], answer[1]), ()):
+                    taken = [answer[place] for place in places]
+                    taken[reply_at] = unpack(taken[reply_at])
+                    rows.append((text_id, lane.tally.name, answer[2], *taken))
+        rows.sort(key=lambda row: row[:3])
+        yield pd.DataFrame(rows, columns=list(VOTE_COLUMNS)).astype({"reply": object, "label": object})

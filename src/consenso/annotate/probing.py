@@ -1,0 +1,141 @@
+"""What an endpoint honours: found out with a few requests, once, and kept in the log ever since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from consenso.annotate.askers import Asker
+from consenso.annotate.clients.protocol import CallError, Client, Question, Reply
+from consenso.annotate.clients.transport import Transport
+from consenso.annotate.votelog import VoteLog
+from consenso.errors import ConfigError
+
+FEATURES = ("schema", "logprobs", "seed", "n")
+"""What is probed: JSON schemas, token probabilities, seeds, several replies at once."""
+
+
+async def probe(asker: Asker, transport: Transport, client: Client, features: Sequence[str] = FEATURES) -> dict[str, str]:
+    """Return feature → honoured, dropped (taken and ignored) or refused (with the server's words).
+
+    Sends one request per feature (two for the seed). Raises `CallError` where the endpoint does not answer at all.
+    """
+    found = {}
+    for feature in features:
+        try:
+            found[feature] = await _PROBES[feature](asker, transport, client)
+        except CallError as error:
+            if error.kind not in {"request", "body", "filtered"}:
+                raise
+            found[feature] = f"refused ({str(error)[:120]})"
+    return found
+
+
+async def _ask(asker: Asker, transport: Transport, client: Client, content: str, **more: Any) -> Reply:
+    extra = {**asker.extra_body, **more.pop("extra", {})}
+    parameters = {**asker.parameters, **more.pop("parameters", {})}
+    question = Question(asker.model, [{"role": "user", "content": content}], parameters, extra=extra, **more)
+    body = client.body(question, asker.endpoint.max_tokens)
+    return await transport.ask(json.dumps(body).encode())
+
+
+async def _schema(asker: Asker, transport: Transport, client: Client) -> str:
+    """Ask for a word that the schema does not allow."""
+    schema = {
+        "type": "object", "properties": {"label": {"type": "string", "enum": ["alpha", "beta"]}},
+        "required": ["label"], "additionalProperties": False,
+    }  # fmt: skip
+    reply = await _ask(asker, transport, client, "Answer with the single word banana.", schema=schema, parameters={"max_tokens": 64})
+    try:
+        value = json.loads(reply.text or "")
+    except ValueError:
+        return "dropped"
+    return "honoured" if isinstance(value, dict) and value.get("label") in {"alpha", "beta"} else "dropped"
+
+
+async def _logprobs(asker: Asker, transport: Transport, client: Client) -> str:
+    reply = await _ask(asker, transport, client, "Answer with the single word yes.", top_logprobs=5)
+    if not reply.logprobs:
+        return "dropped"
+    alternatives = max(len(others) for _, others in reply.logprobs)
+    return "honoured" if alternatives > 1 else "honoured, without alternatives"
+
+
+async def _seed(asker: Asker, transport: Transport, client: Client) -> str:
+    """Two hot replies with one seed: equal replies suggest that it counts."""
+    hot = {} if "temperature" in asker.family.fixed else {"temperature": 1.5}
+    replies = [
+        await _ask(asker, transport, client, "Write ten random words.", parameters={**hot, "seed": 7, "max_tokens": 48})
+        for _ in range(2)
+    ]
+    return "honoured" if replies[0].text == replies[1].text else "dropped"
+
+
+async def _n(asker: Asker, transport: Transport, client: Client) -> str:
+    if asker.endpoint.protocol == "ollama":
+        return "dropped"
+    question = Question(asker.model, [{"role": "user", "content": "Answer with one word."}], asker.parameters, extra={"n": 2})
+    body = client.body(question, asker.endpoint.max_tokens)
+    answer = json.loads(await transport.call("POST", client.path, data=json.dumps(body).encode()))
+    return "honoured" if len(answer.get("choices") or ()) == 2 else "dropped"
+
+
+_PROBES = {"schema": _schema, "logprobs": _logprobs, "seed": _seed, "n": _n}
+
+
+async def pin(asker: Asker, transport: Transport, client: Client, log: VoteLog, changed: str) -> Asker:
+    """Return the asker with what must never change under it: the model's digest, and whether replies are bound to the labels.
+
+    Both are looked up once and kept in the log, so that a look-up that fails later cannot make answers look new. A digest
+    that differs from the kept one is another model: `changed` says what then (stop, keep, ask_again).
+    Raises `CallError` where the endpoint does not answer, `ConfigError` where the model is another.
+    """
+    if asker.endpoint.protocol == "ollama":
+        asker = await _pin_digest(asker, transport, log, changed)
+    if asker.structured == "ask":
+        name = f"schema {asker.endpoint.name} {asker.model}"
+        kept = log.pinned(name)
+        if kept is None:
+            kept = (await probe(asker, transport, client, ["schema"]))["schema"]
+            log.pin(name, kept)
+        asker = replace(asker, structured="json_schema" if kept == "honoured" else "off")
+    return asker
+
+
+async def _pin_digest(asker: Asker, transport: Transport, log: VoteLog, changed: str) -> Asker:
+    name, kept = f"digest {asker.endpoint.name} {asker.model}", None
+    if (record := log.pinned(f"digest {asker.endpoint.name} {asker.model}")) is not None:
+        kept = record["digest"]
+    found = await _ollama_digest(asker, transport)
+    if record is None:
+        log.pin(name, {"digest": found})
+        kept = found
+    elif found is not None and kept is not None and found != kept:
+        if changed == "stop":
+            raise ConfigError(
+                f"annotator {asker.name!r}: the model {asker.model!r} is not the one that gave the first answers (digest {found[:12]}, "
+                f"then {kept[:12]}); set annotate.model_changed to ask_again (all anew) or keep (both under one name)"
+            )
+        if changed == "ask_again":
+            log.pin(name, {"digest": found})
+            kept = found
+    return replace(asker, model_digest=kept)
+
+
+async def _ollama_digest(asker: Asker, transport: Transport) -> str | None:
+    """The sha256 of the model's weights on this server; `CallError` ("missing") where it is not there."""
+    try:
+        models = (await transport.get("/api/tags")).get("models") or []
+    except CallError as error:
+        if error.kind == "missing":
+            return None  # something in between does not know this address
+        raise
+    wanted = asker.model if ":" in asker.model else f"{asker.model}:latest"
+    for model in models:
+        if wanted in {model.get("name"), model.get("model")}:
+            digest = model.get("digest")
+            return str(digest) if digest else None
+    names = ", ".join(sorted(str(model.get("name")) for model in models)[:8]) or "none"
+    raise CallError("missing", f"it has: {names}")

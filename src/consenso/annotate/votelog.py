@@ -1,0 +1,594 @@
+"""The vote log: every request intended before it is sent, every answer kept before it counts, in one SQLite file.
+
+What is to be written waits in memory and is committed in groups; only then does it count. Before requests leave, a *claim* that lists their keys is on disk; it goes when the
+last of them is answered. What a claim lists without an answer after a crash becomes an *intent* when the log is opened
+again: a question that may have been paid without an answer. A question that is sent again although an earlier request
+of it may have been paid has an intent of its own, which counts the requests. Nothing that was answered is asked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import shutil
+import sqlite3
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from consenso.errors import BusyError, ConsensoError, DataError, StorageError
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the file's layout (PRAGMA user_version)."""
+LONG_REPLY = 160
+"""Characters above which a reply is stored compressed."""
+
+_LAYOUT = """
+CREATE TABLE askers (asker INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE sessions (session INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL);
+CREATE TABLE pins (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE batches (batch TEXT PRIMARY KEY, asker INTEGER NOT NULL, endpoint TEXT NOT NULL, status TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE claims (claim INTEGER PRIMARY KEY, session INTEGER NOT NULL, keys TEXT NOT NULL);
+CREATE TABLE intents (
+  asker INTEGER NOT NULL, text_id TEXT NOT NULL, digest BLOB NOT NULL, repetition INTEGER NOT NULL,
+  session INTEGER NOT NULL, sent INTEGER NOT NULL, reserved REAL NOT NULL, batch TEXT,
+  PRIMARY KEY (asker, text_id, digest, repetition)
+) WITHOUT ROWID;
+CREATE TABLE answers (
+  asker INTEGER NOT NULL, text_id TEXT NOT NULL, digest BLOB NOT NULL, repetition INTEGER NOT NULL,
+  status TEXT NOT NULL, label TEXT, confidence REAL, reply BLOB, tokens_in INTEGER, tokens_out INTEGER, cost REAL,
+  latency_s REAL, requests INTEGER NOT NULL, reasked INTEGER NOT NULL, unanswered INTEGER NOT NULL, lost_cost REAL NOT NULL,
+  finish TEXT, fingerprint TEXT, probabilities TEXT, error TEXT, cut INTEGER NOT NULL, at REAL NOT NULL,
+  PRIMARY KEY (asker, text_id, digest, repetition)
+) WITHOUT ROWID;
+"""
+
+
+_Deed = Callable[[sqlite3.Connection | None], Callable[[], None] | None]
+"""Something to do in the writer's transaction (None: it cannot be written); returns what to call once it is on disk."""
+
+
+class _Kept(NamedTuple):
+    """An answer to be stored."""
+
+    row: tuple[Any, ...]
+    mark: Any
+    counted: bool
+
+
+class Key(NamedTuple):
+    """What one answer is filed under; with the asker's digest everything that can change the answer."""
+
+    asker: int
+    """The row of `askers`: model, prompt, labels as shown, parameters, format of the reply."""
+    text_id: str
+    """The text's id; "" where equal texts share their answers."""
+    digest: bytes
+    """Of text id, text, and the labels offered for it: 16 bytes of a sha256."""
+    repetition: int
+    """From 0."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one question: a row of `answers`."""
+
+    key: Key
+    status: str
+    label: str | None = None
+    confidence: float | None = None
+    reply: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    latency_s: float | None = None
+    requests: int = 1
+    """Requests that were sent, those that failed included."""
+    reasked: int = 0
+    """Corrections asked for."""
+    known: int | None = None
+    """Of the requests its intent counts, those whose fate is known: answered, or certainly not processed; None: no intent."""
+    reserved: float = 0.0
+    """USD reserved for these."""
+    finish: str | None = None
+    fingerprint: str | None = None
+    probabilities: str | None = None
+    error: str | None = None
+    cut: bool = False
+    """The text was shortened before it was sent."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What the log can say about money and requests."""
+
+    answers: int
+    """Answers kept, whatever their status."""
+    open: int
+    """Questions intended and not answered."""
+    unanswered: int
+    """At most so many requests may have been paid without an answer: those open, and those that broke off."""
+    in_batches: int
+    """Questions that wait in batch files."""
+    tokens_in: int
+    """Tokens of prompts, of all answers."""
+    tokens_out: int
+    """Tokens of replies."""
+    cost: float
+    """USD of all answers."""
+    lost_cost: float
+    """USD that requests without an answer may have cost."""
+
+    @property
+    def statement(self) -> str:
+        """The log's one sentence."""
+        said = f"{self.answers:,} answers kept"
+        if self.in_batches:
+            said += f"; {self.in_batches:,} wait in batch files"
+        if not self.unanswered:
+            return f"{said}; no request was paid without an answer"
+        return f"{said}; at most {self.unanswered:,} request{'s' if self.unanswered > 1 else ''} may have been paid without an answer"
+
+
+class VoteLog:
+    """A vote log file, open for reading and writing by this process alone."""
+
+    def __init__(self, path: str | Path, *, durable: bool = True) -> None:
+        """Open or create the file. `durable`: a commit survives a power cut (synchronous=FULL), not only a kill.
+
+        Raises `BusyError` where another process has it, `DataError` where it is no vote log, `StorageError` on a full disk.
+        """
+        self.path = Path(path)
+        self._pending: deque[_Deed | _Kept] = deque()
+        self._writing = threading.Lock()
+        self._group: list[_Deed | _Kept] = []
+        self.failure: ConsensoError | None = None
+        """Set when a commit failed: nothing more is written, and every wait ends with it."""
+        self.on_kept: Callable[[list[Any], bool], None] | None = None
+        """Called once per group with the marks given to `keep`, and whether they are on disk."""
+        self.on_pending: Callable[[], None] | None = None
+        """Called when something waits to be written."""
+        self._lock = _locked(self.path)
+        try:
+            self._connection = self._open(durable)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._readers: dict[int, sqlite3.Connection] = {}
+
+    def _open(self, durable: bool) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, cached_statements=64)
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+            if found != VERSION and (found or tables):
+                connection.close()
+                raise DataError(f"{self.path} is no vote log of this version of consenso (layout {found}); choose another file")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("PRAGMA wal_autocheckpoint=4000")
+            connection.execute("PRAGMA cache_size=-16000")
+            if not found:
+                connection.executescript(f"BEGIN; {_LAYOUT} PRAGMA user_version={VERSION}; COMMIT;")
+            self.session = int(
+                connection.execute("INSERT INTO sessions(started) VALUES (?) RETURNING session", (time.time(),)).fetchone()[0]
+            )
+            _recover(connection, self.session)
+            self._next_claim = 1 + connection.execute("SELECT coalesce(max(claim), 0) FROM claims").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise _storage(self.path, error) from error
+        return connection
+
+    def close(self) -> None:
+        """Commit what is waiting and close the file."""
+        with contextlib.suppress(ConsensoError):
+            self.flush()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("UPDATE sessions SET ended=? WHERE session=?", (time.time(), self.session))
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        for reader in self._readers.values():
+            reader.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # writing
+
+    def flush(self) -> None:
+        """Write and commit everything that waits; raises `StorageError` where it cannot be written."""
+        while self._pending:
+            self.begin()
+            self.commit()
+            self.tell()
+        with self._writing:  # another thread's commit may be under way
+            pass
+        if self.failure is not None:
+            raise self.failure
+
+    def begin(self) -> bool:
+        """Take what waits and write it, not committed yet; False where nothing waits. Then `commit`, then `tell`.
+
+        A loop calls the three apart so that the disk is waited for in another thread.
+        """
+        self._writing.acquire()
+        self._group = []
+        with contextlib.suppress(IndexError):
+            while True:
+                self._group.append(self._pending.popleft())
+        if not self._group:
+            self._writing.release()
+            return False
+        self._told: list[Callable[[], None] | None] = []
+        if self.failure is None:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._told = self._do(self._group)
+            except sqlite3.Error as error:
+                self._fail(error)
+        return True
+
+    def commit(self) -> None:
+        """Wait until what `begin` wrote is on disk."""
+        if self.failure is None:
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._fail(error)
+
+    def tell(self) -> None:
+        """Tell those who wait whether it is on disk."""
+        group, told, self._group = self._group, self._told, []
+        self._writing.release()
+        if self.failure is not None:
+            told = [deed(None) for deed in group if not isinstance(deed, _Kept)]
+        kept = [deed.mark for deed in group if isinstance(deed, _Kept) and deed.mark is not None]
+        if kept and self.on_kept is not None:
+            self.on_kept(kept, self.failure is None)
+        for call in told:
+            if call is not None:
+                call()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is not on disk yet."""
+        return bool(self._pending or self._group)
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        self.failure = _storage(self.path, error)
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")
+
+    def _put(self, deed: _Deed | _Kept) -> None:
+        self._pending.append(deed)
+        if self.on_pending is not None:
+            self.on_pending()
+
+    def _do(self, group: list[_Deed | _Kept]) -> list[Callable[[], None] | None]:
+        """Carry out a group in its order; answers that follow each other go in together."""
+        told: list[Callable[[], None] | None] = []
+        for kind, deeds in itertools.groupby(group, key=_kind):
+            if kind == "kept":
+                self._connection.executemany(_KEEP, [deed.row for deed in deeds])  # type: ignore[union-attr]
+            elif kind == "counted":
+                rows = [deed.row for deed in deeds]  # type: ignore[union-attr]
+                self._connection.executemany(_KEEP_COUNTED, rows)
+                self._connection.executemany(_DONE, [row[:4] for row in rows])
+            else:
+                told += [deed(self._connection) for deed in deeds]  # type: ignore[operator]
+        return told
+
+    def claim(self, keys: Sequence[tuple[Key, float]], tell: Callable[[bool], None]) -> int:
+        """Note that these questions, never asked before, are about to be sent, with the USD reserved for each.
+
+        Returns the claim's number; `tell` is called once it is on disk (False: it cannot be).
+        """
+        number, session = self._next_claim, self.session
+        self._next_claim += 1
+        text = _claim_text(keys)
+
+        def deed(connection: sqlite3.Connection | None) -> Callable[[], None]:
+            if connection is not None:
+                connection.execute("INSERT INTO claims(claim, session, keys) VALUES (?,?,?)", (number, session, text))
+            return lambda: tell(connection is not None)
+
+        self._put(deed)
+        return number
+
+    def unclaim(self, number: int, left: Sequence[tuple[Key, float]] = ()) -> None:
+        """Take a claim back, but for the keys whose requests were sent and not answered."""
+        text = _claim_text(left)
+
+        def deed(connection: sqlite3.Connection | None) -> None:
+            if connection is not None and left:
+                connection.execute("UPDATE claims SET keys=? WHERE claim=?", (text, number))
+            elif connection is not None:
+                connection.execute("DELETE FROM claims WHERE claim=?", (number,))
+
+        self._put(deed)
+
+    def intend(
+        self, keys: Sequence[tuple[Key, float]], tell: Callable[[bool], None] | None = None, *, batch: str | None = None, sent: int = 1
+    ) -> None:
+        """Note one request more for each of these questions, in intents of their own, with the USD reserved for it.
+
+        `sent`: requests that a new intent starts with (2: one that is claimed, and one more).
+        """
+        rows = [(*key, self.session, sent, reserved, batch, sent) for key, reserved in keys]
+
+        def deed(connection: sqlite3.Connection | None) -> Callable[[], None] | None:
+            if connection is not None:
+                connection.executemany(_INTEND, rows)
+            return None if tell is None else (lambda: tell(connection is not None))
+
+        self._put(deed)
+
+    def keep(self, outcome: Outcome, mark: Any = None) -> None:
+        """Store an answer, and remove its intent where it has one; a label that is there already is never overwritten.
+
+        `mark` comes back through `on_kept` once the answer is on disk.
+        """
+        self._put(_Kept(_row(outcome), mark, outcome.known is not None))
+
+    def release(self, keys: Iterable[Key]) -> None:
+        """Take back one request of each of these intents: it was certainly never sent or never processed."""
+        listed = list(keys)
+
+        def deed(connection: sqlite3.Connection | None) -> None:
+            if connection is not None:
+                connection.executemany(_UNDO, listed)
+                connection.executemany(_DONE + " AND sent<=0", listed)
+
+        self._put(deed)
+
+    def _now(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement and return its rows, once it is on disk."""
+        found: list[Any] = []
+
+        def deed(connection: sqlite3.Connection | None) -> None:
+            if connection is not None:
+                found.extend(connection.execute(statement, values).fetchall())
+
+        self._put(deed)
+        self.flush()
+        return found
+
+    # askers, pins, batches
+
+    def asker(self, digest: str, name: str, record: Any) -> int:
+        """Return the row of an annotator as it asks now (model, prompt, labels, parameters …), made where it is new."""
+        self._now(
+            "INSERT INTO askers(digest, name, record, at) VALUES (?,?,?,?) ON CONFLICT(digest) DO UPDATE SET name=excluded.name",
+            (digest, name, json.dumps(record, ensure_ascii=False), time.time()),
+        )
+        return int(self._now("SELECT asker FROM askers WHERE digest=?", (digest,))[0][0])
+
+    def askers(self) -> dict[int, tuple[str, dict[str, Any]]]:
+        """Return asker → (annotator's last name, record)."""
+        return {row[0]: (row[1], json.loads(row[2])) for row in self.read("SELECT asker, name, record FROM askers ORDER BY asker")}
+
+    def pinned(self, name: str) -> Any:
+        """Return a value found out once and kept ever since (a model's digest, what an endpoint honours), or None."""
+        rows = self.read("SELECT value FROM pins WHERE name=?", (name,))
+        return json.loads(rows[0][0]) if rows else None
+
+    def pin(self, name: str, value: Any) -> None:
+        """Keep a value under a name."""
+        self._now(
+            "INSERT INTO pins(name, value) VALUES (?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value",
+            (name, json.dumps(value, ensure_ascii=False)),
+        )
+
+    def note_batch(self, batch: str, asker: int, endpoint: str, status: str, record: Any) -> None:
+        """Record a batch file's state."""
+        self._now(
+            "INSERT INTO batches(batch, asker, endpoint, status, record, at) VALUES (?,?,?,?,?,?) "
+            "ON CONFLICT(batch) DO UPDATE SET status=excluded.status, record=excluded.record",
+            (batch, asker, endpoint, status, json.dumps(record, ensure_ascii=False), time.time()),
+        )
+
+    def batches(self) -> list[dict[str, Any]]:
+        """Return every batch: batch, asker, endpoint, status, record."""
+        rows = self.read("SELECT batch, asker, endpoint, status, record FROM batches ORDER BY at")
+        return [{"batch": b, "asker": a, "endpoint": e, "status": s, "record": json.loads(r)} for b, a, e, s, r in rows]
+
+    def in_batch(self, batch: str) -> list[Key]:
+        """Return the questions of a batch that have no answer yet."""
+        return [Key(*row) for row in self.read("SELECT asker, text_id, digest, repetition FROM intents WHERE batch=? ORDER BY asker, text_id, digest, repetition", (batch,))]
+
+    def end_batch(self, batch: str, *, paid: bool) -> None:
+        """Free the questions a batch left unanswered; `paid`: they may have been processed (expired, cancelled)."""
+        change = "batch=NULL, session=-1" if paid else "batch=NULL, session=-1, sent=sent-1"
+        self._now(f"UPDATE intents SET {change} WHERE batch=?", (batch,))
+        self._now("DELETE FROM intents WHERE session=-1 AND sent<=0")
+
+    # reading
+
+    def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run a query on this thread's own reading connection."""
+        return self._reader().execute(statement, values).fetchall()
+
+    def _reader(self) -> sqlite3.Connection:
+        connection = self._readers.get(thread := threading.get_ident())
+        if connection is None:
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._readers[thread] = connection
+            connection.execute("PRAGMA query_only=1")
+            connection.execute("PRAGMA cache_size=-4000")
+        return connection
+
+    def statuses(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[str, bytes, int, str]]:
+        """Return (text_id, digest, repetition, status) of an asker's answers to these texts; `ids` sorted.
+
+        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost". `ranged`: the ids stand close together, so that
+        everything between the first and the last is read.
+        """
+        if not ids:
+            return []
+        columns, (where, values) = "text_id, digest, repetition", _within(asker, ids, ranged)
+        found = self.read(f"SELECT {columns}, status FROM answers WHERE {where}", values)
+        return found + self.read(f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values)
+
+    def answers(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[Any, ...]]:
+        """Return an asker's answers to these texts (`ids` sorted), in the columns of ANSWER_COLUMNS."""
+        if not ids:
+            return []
+        where, values = _within(asker, ids, ranged)
+        return self.read(f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE {where}", values)
+
+    def counts(self) -> dict[int, dict[str, int]]:
+        """Return asker → status → number of answers."""
+        found: dict[int, dict[str, int]] = {}
+        for asker, status, count in self.read("SELECT asker, status, count(*) FROM answers GROUP BY asker, status"):
+            found.setdefault(asker, {})[status] = count
+        return found
+
+    def ledger(self) -> Ledger:
+        """Return the sums; questions that this session has under way count as open."""
+        a = self.read(
+            "SELECT count(*), coalesce(sum(unanswered),0), coalesce(sum(tokens_in),0), coalesce(sum(tokens_out),0), "
+            "coalesce(sum(cost),0), coalesce(sum(lost_cost),0) FROM answers"
+        )[0]
+        i = self.read("SELECT count(*), coalesce(sum(sent),0), coalesce(sum(reserved),0) FROM intents WHERE batch IS NULL")[0]
+        c = self.read(f"SELECT count(*), count(*), coalesce(sum(k.value->>4),0) {_OPEN_CLAIMS}")[0]
+        b = self.read("SELECT count(*), coalesce(sum(sent-1),0) FROM intents WHERE batch IS NOT NULL")[0]
+        return Ledger(
+            answers=a[0], open=i[0] + c[0], unanswered=a[1] + i[1] + c[1] + b[1], in_batches=b[0], tokens_in=a[2],
+            tokens_out=a[3], cost=a[4], lost_cost=a[5] + i[2] + c[2],
+        )  # fmt: skip
+
+    def free_bytes(self) -> int:
+        """Return the room left on the log's disk."""
+        return shutil.disk_usage(self.path.parent).free
+
+
+ANSWER_COLUMNS = (
+    "text_id", "digest", "repetition", "status", "label", "confidence", "reply", "tokens_in", "tokens_out", "cost",
+    "latency_s", "requests", "reasked", "unanswered", "finish", "fingerprint", "probabilities", "error", "cut", "at",
+)  # fmt: skip
+"""What can be read of an answer."""
+
+_MATCH = "asker=? AND text_id=? AND digest=? AND repetition=?"
+_DONE = f"DELETE FROM intents WHERE {_MATCH}"
+_UNDO = f"UPDATE intents SET sent=sent-1 WHERE {_MATCH}"
+_INTEND = """
+INSERT INTO intents(asker, text_id, digest, repetition, session, sent, reserved, batch) VALUES (?,?,?,?,?,?,?,?)
+ON CONFLICT DO UPDATE SET sent=sent+iif(session=excluded.session OR ?=1, 1, excluded.sent), session=excluded.session,
+  reserved=reserved+excluded.reserved, batch=excluded.batch
+"""
+_OPEN_CLAIMS = """
+FROM claims c, json_each(c.keys) k WHERE NOT EXISTS (
+  SELECT 1 FROM answers a WHERE a.asker=k.value->>0 AND a.text_id=k.value->>1 AND hex(a.digest)=k.value->>2 AND a.repetition=k.value->>3)
+AND NOT EXISTS (
+  SELECT 1 FROM intents i WHERE i.asker=k.value->>0 AND i.text_id=k.value->>1 AND hex(i.digest)=k.value->>2 AND i.repetition=k.value->>3
+  AND i.session=c.session)
+"""
+"""Questions that a claim lists and that have neither an answer nor an intent of the same session."""
+_COLUMNS = """asker, text_id, digest, repetition, status, label, confidence, reply, tokens_in, tokens_out, cost, latency_s,
+  requests, reasked, finish, fingerprint, probabilities, error, cut, at, unanswered, lost_cost"""
+_REPLACE = """
+ON CONFLICT DO UPDATE SET status=excluded.status, label=excluded.label, confidence=excluded.confidence,
+  reply=excluded.reply, tokens_in=coalesce(answers.tokens_in,0)+coalesce(excluded.tokens_in,0),
+  tokens_out=coalesce(answers.tokens_out,0)+coalesce(excluded.tokens_out,0),
+  cost=coalesce(answers.cost,0)+coalesce(excluded.cost,0), latency_s=excluded.latency_s,
+  requests=answers.requests+excluded.requests, reasked=answers.reasked+excluded.reasked,
+  unanswered=answers.unanswered+excluded.unanswered, lost_cost=answers.lost_cost+excluded.lost_cost,
+  finish=excluded.finish, fingerprint=excluded.fingerprint, probabilities=excluded.probabilities, error=excluded.error,
+  cut=excluded.cut, at=excluded.at
+WHERE answers.label IS NULL AND answers.status <> 'abstained'
+"""
+_KEEP = f"INSERT INTO answers ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) {_REPLACE}"
+_KEEP_COUNTED = f"""
+INSERT INTO answers ({_COLUMNS})
+SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
+  max(0, coalesce(i.sent, ?21) - ?21), max(0, coalesce(i.reserved, ?22) - ?22)
+FROM (SELECT 1) LEFT JOIN intents i ON i.asker=?1 AND i.text_id=?2 AND i.digest=?3 AND i.repetition=?4
+WHERE true {_REPLACE}
+"""
+
+
+def _kind(deed: _Deed | _Kept) -> str:
+    if not isinstance(deed, _Kept):
+        return "deed"
+    return "counted" if deed.counted else "kept"
+
+
+def _claim_text(keys: Sequence[tuple[Key, float]]) -> str:
+    return json.dumps([(k.asker, k.text_id, k.digest.hex().upper(), k.repetition, reserved) for k, reserved in keys])
+
+
+def _recover(connection: sqlite3.Connection, session: int) -> None:
+    """Turn what claims of ended sessions list without an answer into intents: requests that may have been paid."""
+    connection.execute("BEGIN IMMEDIATE")
+    left = connection.execute(
+        f"SELECT k.value->>0, k.value->>1, k.value->>2, k.value->>3, c.session, k.value->>4 {_OPEN_CLAIMS}"
+    ).fetchall()
+    connection.executemany(
+        _INTEND, [(asker, text_id, bytes.fromhex(digest), repetition, old, 1, reserved, None, 1) for asker, text_id, digest, repetition, old, reserved in left]
+    )
+    connection.execute("DELETE FROM claims WHERE session<>?", (session,))
+    connection.execute("COMMIT")
+
+
+def _within(asker: int, ids: Sequence[str], ranged: bool) -> tuple[str, tuple[Any, ...]]:
+    if ranged:
+        return "asker=? AND text_id BETWEEN ? AND ?", (asker, ids[0], ids[-1])
+    return "asker=? AND text_id IN (SELECT value FROM json_each(?))", (asker, json.dumps(list(ids)))
+
+
+def _row(o: Outcome) -> tuple[Any, ...]:
+    return (
+        *o.key, o.status, o.label, o.confidence, pack(o.reply), o.tokens_in, o.tokens_out, o.cost, o.latency_s,
+        o.requests, o.reasked, o.finish, o.fingerprint, o.probabilities, o.error, o.cut, time.time(),
+        *((0, 0.0) if o.known is None else (o.known, o.reserved)),
+    )  # fmt: skip
+
+
+def pack(reply: str | None) -> str | bytes | None:
+    """Return a reply as it is stored: long ones compressed (zlib)."""
+    if reply is None or len(reply) <= LONG_REPLY:
+        return reply if reply is None or reply.isascii() else reply.encode("utf-8", "replace").decode()
+    return zlib.compress(reply.encode("utf-8", "replace"), 6)
+
+
+def unpack(stored: str | bytes | None) -> str | None:
+    """Return a stored reply."""
+    return zlib.decompress(stored).decode() if isinstance(stored, bytes) else stored
+
+
+def _locked(path: Path) -> Any:
+    """Hold the log for this process; the lock dies with it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise BusyError(f"another process writes to the vote log {path}; wait for it, or choose another with annotate.log") from None
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    return lock
+
+
+def _storage(path: Path, error: sqlite3.Error) -> ConsensoError:
+    text = str(error)
+    if "not a database" in text or "malformed" in text:
+        return DataError(f"{path} is no vote log ({text}); choose another file, or restore it from a copy")
+    what = "the disk is full" if "full" in text else text
+    return StorageError(
+        f"cannot write {path}: {what}; answers kept so far stay, make room and run the same command again: they are not asked again"
+    )
