@@ -68,7 +68,10 @@ WORDS = [
 def make_run(
     path: Path, *, n: int = 120, n_test: int = 40, seeds: int = 3, steps: int = 4, seed: int = 7, **changes: Any
 ) -> RunFolder:
-    """Fill a run folder; `changes`: verdict, annotators, gold (False: none), students, without (tables left out)."""
+    """Fill a run folder; `changes`: verdict, annotators, gold (False: none), students, without (tables left out), asked.
+
+    `asked` (True): the annotators are LLMs with variants, costs, candidates and examples; False: their votes are imported.
+    """
     rng = np.random.default_rng(seed)
     folder = RunFolder(path)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,10 @@ def make_run(
     annotators = changes.get("annotators", ANNOTATORS)
     students = changes.get("students", ["frozen"])
     tables = _labelled(rng, schema, annotators, n, n_test, changes.get("gold", True), changes.get("repetitions", 1))
+    if changes.get("asked", True):
+        asked = _asked(np.random.default_rng(seed + 1), tables)
+        needs_gold = () if changes.get("gold", True) else ("confidence", "candidates", "recall", "gold_used")
+        tables |= {name: frame for name, frame in asked.items() if name not in needs_gold}
     tables |= _trained(rng, schema, tables["texts"], tables["folds"], students, seeds, steps)
     tables["comparison"] = comparison_of(changes.get("verdict", "INCONCLUSIVE"), students, seeds=seeds, n=n_test)
     tables["guards"] = guards_of(changes.get("verdict", "INCONCLUSIVE"))
@@ -145,6 +152,63 @@ def _labelled(  # noqa: PLR0917
         "final_labels": final,
         "agreement": _agreement(rng, list(annotators), len(ids)),
     }
+
+
+def _asked(rng: np.random.Generator, tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What a run whose annotators are LLMs holds besides: variants, costs, confidence, candidates, gold that was used."""
+    votes, folds, names = tables["votes"], tables["folds"], tables["votes"]["label"].dropna().unique()
+    people = sorted(votes["annotator"].unique())
+    votes = _priced(rng, votes)
+    variant_votes, variants = [], []
+    for base, variant, rate in zip(people, ("terse", "reversed", "warm"), (0.04, 0.11, 0.23)):
+        mine = votes[(votes["annotator"] == base) & (votes["repetition"] == 0)]
+        flipped = (rng.random(len(mine)) < rate) & mine["label"].notna().to_numpy()
+        label = mine["label"].mask(flipped, str(rng.choice(names)))
+        variant_votes.append(mine.assign(annotator=f"{base}~{variant}", label=label))
+        variants.append(_variant(base, variant, int(mine["label"].notna().sum()), int(flipped.sum())))
+    who = tables["annotators"].assign(family=[name.split("-")[0] for name in tables["annotators"]["annotator"]])
+    who["confidence_kind"] = ["token probabilities" if name in people[:3] else None for name in who["annotator"]]
+    sure = who["confidence_kind"].notna().to_numpy()
+    votes["confidence"] = votes["confidence"].where(votes["annotator"].isin(who.loc[sure, "annotator"]))
+    others = who[sure].assign(annotator=[f"{name}~other" for name in who.loc[sure, "annotator"]])
+    train = folds.loc[folds["part"] == "train", "text_id"].to_numpy()
+    purposes = (["examples"] * 3 + ["candidates"] * 20)[: len(train)]
+    return {
+        "votes": votes,
+        "variant_votes": pd.concat(variant_votes, ignore_index=True),
+        "variants": pd.DataFrame(variants),
+        "annotators": pd.concat(
+            [who, others.assign(variant_of=who.loc[sure, "annotator"].to_numpy())], ignore_index=True
+        ),
+        "confidence": _confidence(rng, people[:2]),
+        "candidates": tables["texts"][["text_id"]].assign(offered=json.dumps(sorted(names)[:3])),
+        "recall": pd.DataFrame(
+            {"k": [1, 2, 3], "recall": [0.7, 0.85, 0.95], "recall_macro": [0.66, 0.82, 0.94], "n": 20}
+        ),
+        "gold_used": pd.DataFrame({"text_id": train[: len(purposes)], "purpose": purposes}),
+    }
+
+
+def _priced(rng: np.random.Generator, votes: pd.DataFrame) -> pd.DataFrame:
+    """Tokens and costs; nobody knows the last annotator's price."""
+    tokens_in, tokens_out = rng.integers(80, 400, len(votes)), rng.integers(2, 9, len(votes))
+    usd = pd.Series((0.2 * tokens_in + 0.6 * tokens_out) / 1e6, index=votes.index)
+    last = votes["annotator"] == max(votes["annotator"])
+    return votes.assign(tokens_in=tokens_in, tokens_out=tokens_out, cost=usd.mask(last))
+
+
+def _variant(base: str, variant: str, n: int, flipped: int) -> dict[str, Any]:
+    rate, moved = flipped / n, flipped // 3
+    row = {"annotator": base, "variant": variant, "n": n, "flipped": flipped, "flip_rate": rate, "low": 0.7 * rate}
+    row |= {"high": 1.4 * rate, "kappa": 1 - 1.2 * rate, "invalid_rate": 0.02, "largest_shift": -rate / 2}
+    row |= {"shifted_label": "billing", "n_consensus": n, "consensus_flipped": moved, "consensus_flip_rate": moved / n}
+    return row
+
+
+def _confidence(rng: np.random.Generator, annotators: list[str]) -> pd.DataFrame:
+    frame = pd.DataFrame({"annotator": annotators, "n": 84, "accuracy": rng.uniform(0.65, 0.8, len(annotators))})
+    found = {"mean_confidence": 0.9, "ece": 0.131, "ece_calibrated": 0.032, "brier": 0.21, "brier_calibrated": 0.162}
+    return frame.assign(**found)
 
 
 def _prior(k: int) -> np.ndarray:
@@ -325,6 +389,7 @@ def _record(schema: LabelSchema, students: list[str], seeds: int) -> dict[str, A
         "settings": {
             "name": "support",
             "data": {"source": "messages.csv", "test_size": 0.2, "columns": {"text": "text", "gold": None}},
+            "annotate": {"candidates": {"k": 3}},
             "consensus": {"method": "majority", "threshold": None, "ties": "undecided"},
             "finetune": {"students": students, "seeds": seeds, "recipe": {"encoder": "embedded", "epochs": 3}},
             "compare": {"metric": "macro_f1", "margin": 0.02},
@@ -336,7 +401,22 @@ def _record(schema: LabelSchema, students: list[str], seeds: int) -> dict[str, A
             "versions": {"numpy": "2.3.4", "pandas": "3.1.1"},
         },
         "data": {"source": "messages.csv", "rows_read": 161, "rows_kept": 160, "sha256": "ab" * 32},
-        "annotate_notes": ["votes.csv: 3 votes for unknown texts left out"],
+        "annotate_notes": [
+            "votes.csv: 3 votes for unknown texts left out",
+            "mistral-7b was given up: no answer for 300 s",
+        ],
+        "vote_log": {
+            "path": "votelog.sqlite",
+            "answers": 1400,
+            "open": 0,
+            "unanswered": 2,
+            "in_batches": 0,
+            "tokens_in": 336_000,
+            "tokens_out": 7_000,
+            "cost": 0.0714,
+            "lost_cost": 0.0002,
+            "statement": "1,400 answers kept; at most 2 requests may have been paid without an answer",
+        },
         "stages": {
             "data": {"key": "d" * 64, "seconds": 1.2},
             "annotate": {"key": "a" * 64, "seconds": 8.0},

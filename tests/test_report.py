@@ -32,8 +32,8 @@ from consenso.tables import TABLES
 from report_folder import ANNOTATORS, SCRIPT, comparison_of, guards_of, make_run
 
 IDS = [
-    "labels", "agreement", "levels", "problematic", "annotators", "by-level", "contrasts", "scores", "curves", "confusion", "guards",
-    "leakage", "run",
+    "labels", "agreement", "levels", "problematic", "by-level", "annotators", "variants", "confidence", "candidates", "cost",
+    "contrasts", "scores", "curves", "confusion", "guards", "leakage", "run",
 ]  # fmt: skip
 TRAINED = ("arms", "trainings", "curves", "predictions", "scores", "guards", "comparison")
 

@@ -112,6 +112,8 @@ def test_an_empty_folder_has_nothing_to_export(tmp_path: Path) -> None:
 
 def test_all_its_files_are_written(out: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
+        "annotations.csv",
+        "model_metrics.csv",
         "dataset_consenso.csv",
         "dataset_anotado_completo.csv",
         "problematic_cases.csv",
@@ -340,6 +342,8 @@ def test_without_training_there_are_no_results(tmp_path: Path) -> None:
     without = ("trainings", "curves", "predictions", "scores", "guards", "comparison")
     written = export_earlier(make_run(tmp_path / "run", n=30, n_test=20, without=without), tmp_path)
     assert [path.name for path in written] == [
+        "annotations.csv",
+        "model_metrics.csv",
         "dataset_consenso.csv",
         "dataset_anotado_completo.csv",
         "problematic_cases.csv",

@@ -1,6 +1,6 @@
 """Door 1: the commands. Results go to stdout and files, progress and logs to stderr.
 
-Exit codes: 0 ok, 1 failed (can be resumed), 2 usage or bad input, 3 some trainings failed, 4 a guard failed, 130 interrupted.
+Exit codes: 0 ok, 1 failed (can be resumed), 2 usage or bad input, 3 incomplete, 4 a guard failed, 5 budget reached, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from consenso.experiment import Outcome
+    from consenso.experiment_file import Experiment
     from consenso.store import RunFolder
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -131,15 +132,19 @@ def run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: b
     raise click.exceptions.Exit(outcome.exit_code)
 
 
-def _run(experiment: Path, out: Path | None, changes: tuple[str, ...], until: str) -> Outcome:
+def _run(
+    experiment: Path, out: Path | None, changes: tuple[str, ...], until: str, *, wait: bool = True, batch: bool = False
+) -> Outcome:
     from consenso import experiment as flow
     from consenso.experiment_file import read_experiment
     from consenso.progress import showing
 
     read, base = read_experiment(experiment, changes)
     folder = out or Path("runs") / read.name
+    if batch:
+        read = read.by_batch()
     with showing() as progress:
-        return flow.run(read, folder, until=until, progress=progress, base=base)
+        return flow.run(read, folder, until=until, progress=progress, base=base, wait=wait)
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
@@ -231,12 +236,140 @@ def data(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: 
 
 @cli.command()
 @experiment_options
-def annotate(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
-    """Collect the votes of every annotator; print how many are valid."""
-    _run(experiment, out, changes, until="annotate")
-    from consenso.overview import describe_votes
+@click.option("--plan", "planning", is_flag=True, help="Tell requests, tokens, USD, time, duplicates; send nothing.")
+@click.option("--probe", "probing", is_flag=True, help="Find out what each endpoint honours (a few requests).")
+@click.option("--batch", is_flag=True, help="Ask by batch files where the endpoint takes them: half the price.")
+@click.option("--no-wait", is_flag=True, help="Submit batch files and leave; the same command collects them.")
+def annotate(
+    experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, planning: bool, probing: bool, batch: bool, no_wait: bool
+) -> None:  # fmt: skip
+    """Collect the votes of every annotator; print how many are valid. Goes on where it was cut off."""
+    if planning or probing:
+        _run(experiment, out, changes, until="data")
+        (_plan_votes if planning else _probe)(experiment, out, changes, as_json)
+        return
+    _run(experiment, out, changes, until="annotate", wait=not no_wait, batch=batch)
+    from consenso.overview import describe_votes, describe_vote_log
 
-    _show(describe_votes(_made(experiment, out, changes)), as_json)
+    folder = _made(experiment, out, changes)
+    _show(describe_votes(folder), as_json)
+    if not as_json and (asked := describe_vote_log(folder)) is not None:
+        click.echo(f"vote log: {asked[1]}")
+
+
+def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    from consenso.experiment_file import read_experiment
+    from consenso.overview import plan_annotation
+    from consenso.progress import duration
+
+    rows = plan_annotation(*_opened(experiment, out, changes))
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    if not rows:
+        click.echo("no LLM is asked: embedded, local and imported annotators cost nothing")
+        return
+    for row in rows:
+        cost = "cost unknown" if row["cost"] is None else f"about {row['cost']:.4f} USD (at most {row['most']:.4f})"
+        more = "".join(f", {row[name]:,} {words}" for name, words in _PLAN_WORDS.items() if row[name])
+        click.echo(
+            f"{row['annotator']} ({row['endpoint']}/{row['model']}): {row['to_ask']:,} requests to send, {row['kept']:,} answers kept{more}; "
+            f"{row['tokens_in']:,.0f} tokens in, {row['tokens_out']:,.0f} out, {cost}, {duration(row['seconds'])}"
+        )
+        click.echo(f"    from {row['basis']}; {row['note']}")
+    known = [row["cost"] for row in rows if row["cost"] is not None]
+    budget = read_experiment(experiment, changes)[0].annotate.budget
+    limit = "" if budget is None else f"; annotate.budget is {budget:g} USD"
+    click.echo(f"in all: {sum(row['to_ask'] for row in rows):,} requests, about {sum(known):.4f} USD{limit}. Nothing was sent.")
+
+
+_PLAN_WORDS = {"waiting": "in batch files", "too_long": "too long to be asked", "duplicates": "of texts that stand twice (share_duplicates)"}
+
+
+def _probe(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    from consenso.labels import LabelSchema
+    from consenso.overview import probe_annotators
+
+    read, folder, base = _opened(experiment, out, changes)
+    rows = probe_annotators(read, LabelSchema.from_records(folder.record()["labels"]), base)
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+    else:
+        for row in rows:
+            said = row.get("error") or ", ".join(f"{name}: {row[name]}" for name in ("schema", "logprobs", "seed", "n"))
+            click.echo(f"{row['annotator']} ({row['endpoint']}/{row['model']}): {said}")
+    raise click.exceptions.Exit(int(any("error" in row for row in rows)))
+
+
+def _opened(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> tuple[Experiment, RunFolder, Path]:
+    """An experiment, its run folder, and where its paths start from."""
+    from consenso.experiment_file import read_experiment
+    from consenso.store import RunFolder
+
+    read, base = read_experiment(experiment, changes)
+    return read, RunFolder(out or Path("runs") / read.name), base
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
+@click.option("--annotator", "annotators", multiple=True, help="Only this annotator (repeatable).")
+@click.option("--status", "statuses", multiple=True, help="Only answers of this status (repeatable), such as unparsable.")
+@click.option("--label", "labels", multiple=True, help="Only this label (repeatable).")
+@click.option("--text", "texts", multiple=True, help="Only this text id (repeatable).")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to print.")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Write all of them to a .csv or .parquet file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def log(run_folder: Path, limit: int, target: Path | None, as_json: bool, **chosen: tuple[str, ...]) -> None:
+    """Look into the vote log of a run: what was asked, answered, paid; or write its answers to a file.
+
+    RUN_FOLDER is a run folder, the experiment.toml that made it, or a vote log (.sqlite) itself.
+    """
+    from consenso.annotate.logreading import LogReader
+    from consenso.annotate.logview import Query, describe_log
+    from consenso.overview import log_of
+
+    path = run_folder if run_folder.suffix == ".sqlite" else log_of(_folder(run_folder))
+    with LogReader(path) as votelog:
+        query = Query(votelog, **chosen)
+        if target is not None:
+            click.echo(f"{query.export(target):,} answers written to {target}")
+        elif any(chosen.values()):
+            _show_answers(list(query.rows(limit)), query.count(), as_json)
+        else:
+            rows, statement = describe_log(votelog), votelog.ledger().statement
+            if as_json:
+                click.echo(json.dumps({"asked": rows, "ledger": statement}, ensure_ascii=False))
+            else:
+                _show_rows(rows, drop_zeros=True)
+                click.echo(statement)
+
+
+def _show_answers(rows: list[dict[str, Any]], count: int, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    short = [
+        {name: row[name] for name in ("text_id", "annotator", "repetition", "status", "label", "confidence")}
+        | {"reply": _cut(row["reply"] or row["error"] or "")}
+        for row in rows
+    ]
+    _show_rows(short)
+    if count > len(rows):
+        click.echo(f"{len(rows)} of {count:,}; more with --limit, all with --to FILE")
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 70 else f"{line[:69]}…"
+
+
+def _show_rows(rows: list[dict[str, Any]], *, drop_zeros: bool = False) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    if drop_zeros and len(frame):
+        frame = frame[[name for name in frame.columns if not frame[name].map(lambda value: value == 0 or value is None).all()]]
+    _show(frame, as_json=False)
 
 
 @cli.command()

@@ -89,6 +89,8 @@ class Run:
     base: Path
     """Where relative paths of the experiment file start."""
     progress: Progress
+    wait: bool = True
+    """Whether to wait for batch files."""
 
     @property
     def schema(self) -> LabelSchema:
@@ -103,11 +105,13 @@ def run(
     until: str = "report",
     progress: Progress | None = None,
     base: Path | None = None,
+    wait: bool = True,
 ) -> Outcome:
     """Do what is not yet done of an experiment, up to and with the stage `until`, and return its outcome.
 
     `experiment` is an experiment.toml, its content as a mapping, or an `Experiment`; `folder` defaults to runs/<name>;
-    relative paths start from the file's folder (`base` overrides it).
+    relative paths start from the file's folder (`base` overrides it); without `wait`, batch files are submitted, and
+    collected by the next call.
     Raises `ConsensoError`s with one line each; a killed run resumes when called again.
     """
     if until not in (names := [stage.name for stage in STAGES]):
@@ -116,7 +120,7 @@ def run(
     place = RunFolder(folder if folder is not None else Path("runs") / read.name)
     need_extras(read, names[: names.index(until) + 1])
     with place.locked():
-        this = Run(read, place, base or beside, progress or (lambda event: None))
+        this = Run(read, place, base or beside, progress or (lambda event: None), wait)
         place.note("name", read.name)
         place.note("settings", read.model_dump(mode="json"))
         for stage in STAGES:
@@ -230,11 +234,12 @@ def _annotate(this: Run) -> dict[str, Any]:
     if not voters.any:
         _write_votes(this, [at_hand], [], voters, notes)
         return {}
-    source = FolderSource(folder, only=_asked_ids(this), narrowed=settings.candidates is not None)
-    with VoteLog(settings.log or folder.path / "votelog.sqlite") as log:
+    source = FolderSource(folder, only=asked_ids(this), narrowed=settings.candidates is not None)
+    with VoteLog(vote_log_path(this)) as log:
         asked = ask_all(
             voters.askers, voters.local, source, log, settings=settings, environment=voters.environment,
             progress=lambda state: this.progress({"stage": "annotate", "event": "advance", "step": "answers", **state}),
+            wait=this.wait,
         )  # fmt: skip
         folder.note("vote_log", {"path": str(log.path), **asdict(asked.ledger), "statement": asked.ledger.statement})
         if not settings.accept_incomplete:
@@ -245,16 +250,31 @@ def _annotate(this: Run) -> dict[str, Any]:
     return {"failed": asked.failed + asked.missing}
 
 
+def vote_log_path(this: Run) -> Path:
+    """Where the vote log stands: in the run folder, or where several runs share one (relative to the experiment file)."""
+    shared = this.experiment.annotate.log
+    return this.folder.path / "votelog.sqlite" if shared is None else this.base / shared
+
+
+def examples_of(this: Run) -> dict[str, list[Example]]:
+    """Annotator → the examples that it draws from train gold."""
+    settings, folder = this.experiment.annotate, this.folder
+    if not needs_gold(settings):
+        return {}
+    folds = folder.read("folds")
+    train = set(folds.loc[folds["part"] == "train", "text_id"])
+    return draw_examples(settings, folder.read("texts")[["text_id", "text", "gold"]], train, this.schema)
+
+
 def _prepare_prompts(this: Run) -> dict[str, list[Example]]:
     """Examples drawn from train gold, and the candidates of two-phase annotation; the texts whose gold this takes are noted."""
     import pandas as pd
 
     settings, folder, used = this.experiment.annotate, this.folder, []
-    drawn: dict[str, list[Example]] = {}
+    drawn = examples_of(this)
     if needs_gold(settings):
         texts, folds = folder.read("texts")[["text_id", "text", "gold"]], folder.read("folds")
         train = set(folds.loc[folds["part"] == "train", "text_id"])
-        drawn = draw_examples(settings, texts, train, this.schema)
         shown = {example.text_id for examples in drawn.values() for example in examples}
         used += [{"text_id": text_id, "purpose": "examples"} for text_id in shown]
         if settings.candidates is not None:
@@ -282,7 +302,7 @@ def _votes_at_hand(this: Run) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat([part.assign() for part in parts if len(part)], ignore_index=True), notes
 
 
-def _asked_ids(this: Run) -> set[str] | None:
+def asked_ids(this: Run) -> set[str] | None:
     """The texts that are put to the annotators; None: all."""
     parts = set(this.experiment.annotate.parts)
     if parts == {"train", "dev", "test"}:
@@ -463,7 +483,10 @@ def _scorings(this: Run) -> list[dict[str, str]]:
     return history
 
 
-HOW_NOT_WHAT = {"endpoints", "log", "budget", "drain_s", "failed_limit", "accept_incomplete"}
+HOW_NOT_WHAT: dict[str, Any] = {
+    **dict.fromkeys(("endpoints", "log", "budget", "drain_s", "failed_limit", "accept_incomplete"), True),
+    "annotators": {"__all__": {"batch", "price", "batch_tokens", "batch_size"}},
+}
 """Settings of [annotate] that change how answers are got, and no answer."""
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from consenso.annotate import AnnotateSettings
+from consenso.annotate import AnnotateSettings, LLMAnnotator
+from consenso.annotate.endpoints import takes_batches
 from consenso.compare import CompareSettings
 from consenso.consensus import ConsensusSettings
 from consenso.data import DataSettings
@@ -53,6 +54,17 @@ class Experiment(Settings):
             if arm not in trained and (arm in asked[2:] or {"consensus", "gold-aligned"} != set(asked[:2])):
                 raise ValueError(f"compare: arm {arm!r} is compared but not trained; add it to finetune.arms")
         return self
+
+
+    def by_batch(self) -> Self:
+        """Return the experiment with its LLM annotators asked by batch files, where their endpoints take them."""
+        chosen = [
+            one.model_copy(update={"batch": True}) if isinstance(one, LLMAnnotator) and takes_batches(one, self.annotate.endpoints) else one
+            for one in self.annotate.annotators
+        ]
+        if not any(isinstance(one, LLMAnnotator) and one.batch for one in chosen):
+            raise ConfigError("--batch: no annotator's endpoint takes batch files as far as known; set batch = true in [annotate.endpoints.NAME]")
+        return self.model_copy(update={"annotate": self.annotate.model_copy(update={"annotators": chosen})})
 
 
 def read_experiment(

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consenso.annotate import count_votes
+from consenso.annotate.asking import make_voters
+from consenso.annotate.askers import Asker
+from consenso.annotate.clients import CallError
+from consenso.annotate.collecting import open_transport
+from consenso.annotate.counting import VoteCount
+from consenso.annotate.endpoints import read_environment
+from consenso.annotate.logreading import LogReader
+from consenso.annotate.logview import describe_log
+from consenso.annotate.planning import plan_questions
+from consenso.annotate.probing import probe
+from consenso.annotate.explaining import explain
+from consenso.annotate.sources import FolderSource
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
-from consenso.experiment import OUT_OF_DATE, STAGES, Run, arms_of, is_current, outcome
+from consenso.experiment import OUT_OF_DATE, STAGES, Run, arms_of, asked_ids, examples_of, is_current, outcome, vote_log_path
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_labels
 from consenso.store import RunFolder
+from consenso.tables import VOTE_STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +47,8 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
         state = "waiting" if not entry else "out of date" if stale else "done"
         detail = f"{entry['seconds']:.1f} s, {entry['finished_at']}" if entry else ""
         finished = len(list((folder.path / "pieces" / "trainings").glob("*.parquet")))
+        if stage.name == "annotate" and state != "done" and (asked := describe_vote_log(folder)) is not None:
+            state, detail = ("started" if not entry else state), asked[1]
         if stage.name == "finetune" and finished:
             state = state if entry else "started"
             detail = f"{finished} trainings kept" + (f", {entry['failed']} failed" if entry.get("failed") else "")
@@ -63,8 +79,68 @@ def describe_data(folder: RunFolder) -> pd.DataFrame:
 
 
 def describe_votes(folder: RunFolder) -> pd.DataFrame:
-    """Return one row per annotator: votes, valid ones, and each status that occurred."""
-    return count_votes(folder.read("votes"))
+    """Return one row per annotator: votes, valid ones, each status that occurred, share of invalid answers."""
+    counted = VoteCount()
+    for part in folder.read_parts("votes", ["annotator", "status", "label"], 200_000):
+        counted.add(part.to_pandas())
+    table = counted.table()
+    empty = [status for status in VOTE_STATUSES if status != "ok" and not table[status].any()]
+    return table.drop(columns=[*empty, "constant"])
+
+
+def plan_annotation(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
+    """Return one row per LLM annotator and variant: requests, tokens, USD, seconds; nothing is sent."""
+    this = Run(experiment, folder, base, lambda event: None)
+    voters = make_voters(experiment.annotate, this.schema, read_environment(base), base=base, drawn=examples_of(this))
+    narrowed = experiment.annotate.candidates is not None and folder.has("candidates")
+    source = FolderSource(folder, only=asked_ids(this), narrowed=narrowed)
+    path = vote_log_path(this)
+    if not path.exists():
+        return [planned.row() for planned in plan_questions(voters.askers, source, None, experiment.annotate)]
+    with LogReader(path) as log:
+        return [planned.row() for planned in plan_questions(voters.askers, source, log, experiment.annotate)]
+
+
+def probe_annotators(experiment: Experiment, schema: LabelSchema, base: Path) -> list[dict[str, Any]]:
+    """Return what each endpoint honours for each model: annotator, endpoint, model, schema, logprobs, seed, n; costs a few requests."""
+    environment = read_environment(base)
+    voters = make_voters(experiment.annotate, schema, environment, base=base)
+    distinct = {(a.endpoint, a.model): a for a in reversed(voters.askers)}
+    return asyncio.run(_probe([a for a in voters.askers if distinct[a.endpoint, a.model] is a], environment))
+
+
+async def _probe(askers: list[Asker], environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for asker in askers:
+        row = {"annotator": asker.name, "endpoint": asker.endpoint.name, "model": asker.model}
+        transport = open_transport(asker.endpoint, environment)
+        await transport.open()
+        try:
+            row |= await asyncio.wait_for(probe(asker, transport, transport.client), 6 * asker.endpoint.timeout_s)
+        except CallError as error:
+            row["error"] = explain(asker.endpoint, asker.model, error)
+        except TimeoutError:
+            row["error"] = f"{asker.endpoint.base_url} accepts requests but never answered; is it loading the model?"
+        finally:
+            await transport.close()
+        rows.append(row)
+    return rows
+
+
+def describe_vote_log(folder: RunFolder) -> tuple[list[dict[str, Any]], str] | None:
+    """Return the rows of `describe_log` and the ledger's statement, or None where nobody was asked yet."""
+    path = log_of(folder)
+    if not path.exists():
+        return None
+    with LogReader(path) as log:
+        return describe_log(log), log.ledger().statement
+
+
+def log_of(folder: RunFolder) -> Path:
+    """Return where a run folder's vote log stands."""
+    noted = folder.record().get("vote_log", {}).get("path")
+    own = folder.path / "votelog.sqlite"
+    return own if own.exists() or not noted else Path(noted)
 
 
 def describe_consensus(folder: RunFolder) -> pd.DataFrame:

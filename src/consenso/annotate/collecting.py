@@ -10,19 +10,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate.askers import Asker
+from consenso.annotate.batches import BatchDesk
 from consenso.annotate.budget import Purse
 from consenso.annotate.clients import CLIENTS, CallError
 from consenso.annotate.clients.transport import Transport
+from consenso.annotate.dispatching import Dispatcher
 from consenso.annotate.endpoints import Endpoint
+from consenso.annotate.explaining import explain
+from consenso.annotate.hosts import Host, Place
 from consenso.annotate.lanes import Lane, LLMLane, LocalLane
 from consenso.annotate.local.askers import LocalAsker
+from consenso.annotate.local.desk import LocalDesk
+from consenso.annotate.logreading import ANSWER_COLUMNS, Ledger, unpack
 from consenso.annotate.probing import pin
-from consenso.annotate.running import Ended, Host, Loop, Place, explain
+from consenso.annotate.running import Ended, Loop
 from consenso.annotate.settings import AnnotateSettings
 from consenso.annotate.settling import Settling
 from consenso.annotate.sources import TextSource
 from consenso.annotate.tallies import Panel, Tally
-from consenso.annotate.votelog import ANSWER_COLUMNS, Ledger, VoteLog, unpack
+from consenso.annotate.votelog import VoteLog
 from consenso.errors import BudgetError, ConfigError, EndpointError, IncompleteError, StoppedError
 
 if TYPE_CHECKING:
@@ -111,6 +117,8 @@ class Asked:
         waiting = sum(tally.waiting for tally in self.tallies)
         if waiting:
             raise IncompleteError(f"{waiting:,} questions wait in batch files ({so_far}); the same command collects them")
+        if self.missing:
+            raise IncompleteError(f"{self.missing:,} questions have no answer yet ({so_far}); the same command asks them")
         over = [t for t in self.tallies if t.answered and t.statuses["failed"] > self.failed_limit * t.total]
         if over:
             worst = max(over, key=lambda t: t.statuses["failed"])
@@ -129,15 +137,21 @@ def ask_all(
     settings: AnnotateSettings | None = None,
     environment: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    wait: bool = True,
 ) -> Asked:
     """Put every text to every annotator that has not answered it yet; returns when all is done or something stops it.
 
+    `wait`: stay until batch files are done, however long that takes.
     Raises `ConfigError` for a missing API key, a model that is not the one of before, or a budget without prices; what
     happens on the way is in what is returned (`raise_incomplete`).
     """
     settings = settings or AnnotateSettings()
+    if settings.settle is not None and (batched := next((asker for asker in askers if asker.batch), None)) is not None:
+        raise ConfigError(
+            f"annotator {batched.name!r}: settle asks annotators one after the other, a batch file all texts at once; choose one of the two"
+        )
     purse = _purse(askers, settings, log)
-    return _run(_ask_all(askers, local, source, log, settings, dict(environment or {}), purse, progress))
+    return _run(_ask_all(askers, local, source, log, settings, dict(environment or {}), purse, progress, wait))
 
 
 def _run(work: Any) -> Any:
@@ -190,33 +204,41 @@ async def _ask_all(
     environment: Mapping[str, str],
     purse: Purse,
     progress: Progress | None,
+    wait: bool,
 ) -> Asked:
     options = {"retry": settings.retry, "share_duplicates": settings.share_duplicates}
     settling = Settling(settings.settle, log) if settings.settle is not None else None
     by_name: dict[str, Lane] = {}
-    hosts = []
+    desks: list[Place] = []
     try:
         for endpoint, mine in _by_endpoint(askers).items():
             transport = open_transport(endpoint, environment)
             await transport.open()
-            host = Host(endpoint, transport, [])
-            hosts.append(host)
+            host = Dispatcher(endpoint, transport, [])
+            desks.append(host)
             for asker in mine:
-                host.lanes.append(await _lane(asker, host, log, source, settings, options, settling))
-                by_name[asker.name] = host.lanes[-1]
-        for one in local:
-            by_name[one.name] = LocalLane(one, log, source, settled=settling.for_lane(one.name) if settling else None, **options)
+                by_name[asker.name] = await _lane(asker, host, log, source, settings, options, settling)
+            host.lanes = [by_name[asker.name] for asker in mine if not asker.batch]
+            if batched := [lane for asker in mine if asker.batch and isinstance(lane := by_name[asker.name], LLMLane)]:
+                desk_transport = open_transport(endpoint, environment)
+                await desk_transport.open()
+                desks.append(BatchDesk(endpoint, desk_transport, batched, log, wait=wait))
+        here = [
+            LocalLane(one, log, source, settled=settling.for_lane(one.name) if settling else None, **options) for one in local
+        ]
+        by_name |= {lane.tally.name: lane for lane in here}
+        desks.append(LocalDesk(here))
     except BaseException:
-        for host in hosts:
-            await host.transport.close()
+        for desk in desks:
+            await desk.close()
         raise
     lanes = [by_name[one.name] for one in (*askers, *local)]
     if settling is not None:
         settling.follow([lane for lane in lanes if getattr(lane.voter, "variant_of", None) is None])
     variants = [asker.name for asker in askers if asker.variant_of]
     loop = Loop(
-        log, hosts, purse, Panel(source.count, apart=variants), drain_s=settings.drain_s, progress=progress,
-        here=Place([by_name[one.name] for one in local]), wait_for=settling.before if settling else None,
+        log, desks, purse, Panel(source.count, apart=variants), drain_s=settings.drain_s, progress=progress,
+        wait_for=settling.before if settling else None,
     )  # fmt: skip
     ended = await loop.run()
     notes = [f"{name} {kind}: {message}" for name, kind, message in ended.alarms]
@@ -250,7 +272,7 @@ async def _lane(
     settled = settling.for_lane(asker.name) if settling is not None and asker.variant_of is None else None
     lane = LLMLane(asker, log, source, settled=settled, **options)
     if down is not None:
-        lane.down = explain(host.endpoint, lane, down)
+        lane.down = explain(host.endpoint, asker.model, down)
         lane.misconfigured = down.kind in {"auth", "missing", "request", "quota"}
         logger.warning("%s: %s", asker.name, lane.down)
     return lane

@@ -164,16 +164,25 @@ def resolve_model(
     )
 
 
+def takes_batches(settings: LLMAnnotator, endpoints: Mapping[str, EndpointSettings]) -> bool:
+    """Return whether an annotator's endpoint takes batch files."""
+    return resolve_model(settings, endpoints, {})[0].batch
+
+
 def _by_url(settings: LLMAnnotator) -> Endpoint:
     assert settings.base_url is not None
-    host = re.sub(r"^https?://", "", settings.base_url).split("/")[0].split(":")[0]
-    here = host in {"localhost", "127.0.0.1", "[::1]", "0.0.0.0"} or host.startswith(("192.168.", "10."))
     return Endpoint(
         name=settings.base_url,
         base_url=settings.base_url,
         key_env=(settings.key_env,) if settings.key_env else (),
-        local=here,
+        local=_is_here(settings.base_url),
     )
+
+
+def _is_here(url: str) -> bool:
+    """Whether a server stands on this machine or in its network: it then costs nothing by itself."""
+    host = re.sub(r"^https?://", "", url).split("/")[0].rpartition("@")[2].split(":")[0]
+    return host in {"localhost", "127.0.0.1", "[", "0.0.0.0"} or host.startswith(("192.168.", "10."))
 
 
 def _endpoint(
@@ -192,6 +201,7 @@ def _endpoint(
     key_env = settings.key_env or given.get("key_env") or known.get("key_env") or ()
     values["key_env"] = (key_env,) if isinstance(key_env, str) else tuple(key_env)
     values["key_optional"] = bool(known.get("key_optional")) and not (settings.key_env or given.get("key_env"))
+    values.setdefault("local", _is_here(values["base_url"]))
     values["headers"] = tuple(sorted(given.get("headers", {}).items()))
     parameters = values.get("parameters", () if name in providers() else None)
     values["parameters"] = None if parameters is None else frozenset(parameters)

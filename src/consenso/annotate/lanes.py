@@ -11,11 +11,12 @@ from consenso.annotate.askers import Asker, text_digest
 from consenso.annotate.clients import CLIENTS, Question
 from consenso.annotate.confidence import TOP_LOGPROBS
 from consenso.annotate.local.askers import LocalAsker
+from consenso.annotate.logreading import Key
 from consenso.annotate.prompting import Compiled, sanitise, shorten
 from consenso.annotate.reading import ReplyReader
 from consenso.annotate.sources import TextBatch, TextSource
 from consenso.annotate.tallies import Tally
-from consenso.annotate.votelog import Key, Outcome, VoteLog
+from consenso.annotate.votelog import Outcome, VoteLog
 
 BYTES_PER_TOKEN = 3
 """Of UTF-8; English has about 4.3, Chinese 3, so that this tells more tokens than there are."""
@@ -129,7 +130,7 @@ class Lane:
         share_duplicates: bool = False,
         settled: Settled | None = None,
     ) -> None:
-        self.voter, self._log, self._source = voter, log, source
+        self.voter, self._log, self.source = voter, log, source
         self.row = log.asker(voter.digest, voter.name, voter.record | {"settings": dict(voter.settings)})
         self.tally = Tally(voter.name, total=source.count * voter.repetitions)
         self.jobs: deque[Job] = deque()
@@ -170,7 +171,7 @@ class Lane:
     def load(self) -> None:
         """Load the next batch that has something to ask; blocking, for a thread of its own."""
         if self._batches is None:
-            self._batches = self._source.batches()
+            self._batches = self.source.batches()
         batch = next(self._batches, None)
         if batch is None:
             self.loaded = True
@@ -229,7 +230,7 @@ class LLMLane(Lane):
     def __init__(self, asker: Asker, log: VoteLog, source: TextSource, **options: Any) -> None:
         super().__init__(asker, log, source, **options)
         self.asker = asker
-        self._client = CLIENTS[asker.endpoint.protocol]()
+        self.client = CLIENTS[asker.endpoint.protocol]()
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
         self._readers: dict[tuple[str, ...] | None, ReplyReader] = {}
         self.bytes_seen, self.tokens_seen = 0, 0
@@ -269,7 +270,7 @@ class LLMLane(Lane):
         compiled = self._compiled.get(place)
         if compiled is None:
             question = self.question(self.asker.messages(offered, turn), offered, turn)
-            compiled = Compiled(self._client.body(question, self.asker.endpoint.max_tokens))
+            compiled = Compiled(self.client.body(question, self.asker.endpoint.max_tokens))
             if len(self._compiled) > 5000:
                 self._compiled.clear()
             self._compiled[place] = compiled
@@ -297,7 +298,7 @@ class LLMLane(Lane):
             {"role": "assistant", "content": sanitise((reply or "")[:2000]) or "…"},
             {"role": "user", "content": again},
         ]
-        compiled = Compiled(self._client.body(self.question(messages, offered, turn), self.asker.endpoint.max_tokens))
+        compiled = Compiled(self.client.body(self.question(messages, offered, turn), self.asker.endpoint.max_tokens))
         text = sanitise(job.text)
         if job.cut and self.room is not None:
             text = _cut_to(text, int((self.room - compiled.characters / BYTES_PER_TOKEN) * BYTES_PER_TOKEN))

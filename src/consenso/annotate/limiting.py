@@ -15,6 +15,8 @@ from consenso.annotate.clients.transport import duration_s
 
 SHRINK = 0.67
 """Slots left after a sign of overload."""
+SHRINK_TOLD = 0.85
+"""The same where the server says how long to wait: then waiting is the cure."""
 WORSE, BETTER = 1.15, 1.05
 """More latency than this factor with less than that gain in throughput: the added slots only queue."""
 HOLD = 12
@@ -116,7 +118,7 @@ class Limiter:
         if retry_after:
             self._gate = max(self._gate, now + retry_after)
         if now - self._shrunk_at > max(self._window.typical_s, 0.05):  # once per round trip, not once per request of it
-            self.slots = max(1.0, self.slots * SHRINK)
+            self.slots = max(1.0, self.slots * (SHRINK_TOLD if retry_after else SHRINK))
             self._growing, self._shrunk_at = False, now
 
     def close_gate(self, seconds: float) -> None:

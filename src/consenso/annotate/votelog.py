@@ -18,17 +18,16 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from consenso.annotate.logreading import OPEN_CLAIMS, VERSION, Key, LogReader
 from consenso.errors import BusyError, ConsensoError, DataError, StorageError
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-"""Of the file's layout (PRAGMA user_version)."""
 LONG_REPLY = 160
 """Characters above which a reply is stored compressed."""
 
@@ -65,19 +64,6 @@ class _Kept(NamedTuple):
     counted: bool
 
 
-class Key(NamedTuple):
-    """What one answer is filed under; with the asker's digest everything that can change the answer."""
-
-    asker: int
-    """The row of `askers`: model, prompt, labels as shown, parameters, format of the reply."""
-    text_id: str
-    """The text's id; "" where equal texts share their answers."""
-    digest: bytes
-    """Of text id, text, and the labels offered for it: 16 bytes of a sha256."""
-    repetition: int
-    """From 0."""
-
-
 @dataclass(slots=True)
 class Outcome:
     """What became of one question: a row of `answers`."""
@@ -107,39 +93,7 @@ class Outcome:
     """The text was shortened before it was sent."""
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """What the log can say about money and requests."""
-
-    answers: int
-    """Answers kept, whatever their status."""
-    open: int
-    """Questions intended and not answered."""
-    unanswered: int
-    """At most so many requests may have been paid without an answer: those open, and those that broke off."""
-    in_batches: int
-    """Questions that wait in batch files."""
-    tokens_in: int
-    """Tokens of prompts, of all answers."""
-    tokens_out: int
-    """Tokens of replies."""
-    cost: float
-    """USD of all answers."""
-    lost_cost: float
-    """USD that requests without an answer may have cost."""
-
-    @property
-    def statement(self) -> str:
-        """The log's one sentence."""
-        said = f"{self.answers:,} answers kept"
-        if self.in_batches:
-            said += f"; {self.in_batches:,} wait in batch files"
-        if not self.unanswered:
-            return f"{said}; no request was paid without an answer"
-        return f"{said}; at most {self.unanswered:,} request{'s' if self.unanswered > 1 else ''} may have been paid without an answer"
-
-
-class VoteLog:
+class VoteLog(LogReader):
     """A vote log file, open for reading and writing by this process alone."""
 
     def __init__(self, path: str | Path, *, durable: bool = True) -> None:
@@ -196,15 +150,8 @@ class VoteLog:
             self._connection.execute("UPDATE sessions SET ended=? WHERE session=?", (time.time(), self.session))
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-        for reader in self._readers.values():
-            reader.close()
+        super().close()
         self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # writing
 
@@ -368,22 +315,13 @@ class VoteLog:
 
     # askers, pins, batches
 
-    def asker(self, digest: str, name: str, record: Any) -> int:
+    def asker(self, digest: str, name: str, record: Mapping[str, Any]) -> int:
         """Return the row of an annotator as it asks now (model, prompt, labels, parameters …), made where it is new."""
         self._now(
             "INSERT INTO askers(digest, name, record, at) VALUES (?,?,?,?) ON CONFLICT(digest) DO UPDATE SET name=excluded.name",
-            (digest, name, json.dumps(record, ensure_ascii=False), time.time()),
+            (digest, name, json.dumps({**record, "digest_of": digest}, ensure_ascii=False, default=str), time.time()),
         )
         return int(self._now("SELECT asker FROM askers WHERE digest=?", (digest,))[0][0])
-
-    def askers(self) -> dict[int, tuple[str, dict[str, Any]]]:
-        """Return asker → (annotator's last name, record)."""
-        return {row[0]: (row[1], json.loads(row[2])) for row in self.read("SELECT asker, name, record FROM askers ORDER BY asker")}
-
-    def pinned(self, name: str) -> Any:
-        """Return a value found out once and kept ever since (a model's digest, what an endpoint honours), or None."""
-        rows = self.read("SELECT value FROM pins WHERE name=?", (name,))
-        return json.loads(rows[0][0]) if rows else None
 
     def pin(self, name: str, value: Any) -> None:
         """Keep a value under a name."""
@@ -400,86 +338,16 @@ class VoteLog:
             (batch, asker, endpoint, status, json.dumps(record, ensure_ascii=False), time.time()),
         )
 
-    def batches(self) -> list[dict[str, Any]]:
-        """Return every batch: batch, asker, endpoint, status, record."""
-        rows = self.read("SELECT batch, asker, endpoint, status, record FROM batches ORDER BY at")
-        return [{"batch": b, "asker": a, "endpoint": e, "status": s, "record": json.loads(r)} for b, a, e, s, r in rows]
-
-    def in_batch(self, batch: str) -> list[Key]:
-        """Return the questions of a batch that have no answer yet."""
-        return [Key(*row) for row in self.read("SELECT asker, text_id, digest, repetition FROM intents WHERE batch=? ORDER BY asker, text_id, digest, repetition", (batch,))]
-
     def end_batch(self, batch: str, *, paid: bool) -> None:
         """Free the questions a batch left unanswered; `paid`: they may have been processed (expired, cancelled)."""
         change = "batch=NULL, session=-1" if paid else "batch=NULL, session=-1, sent=sent-1"
         self._now(f"UPDATE intents SET {change} WHERE batch=?", (batch,))
         self._now("DELETE FROM intents WHERE session=-1 AND sent<=0")
 
-    # reading
-
-    def read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run a query on this thread's own reading connection."""
-        return self._reader().execute(statement, values).fetchall()
-
-    def _reader(self) -> sqlite3.Connection:
-        connection = self._readers.get(thread := threading.get_ident())
-        if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            self._readers[thread] = connection
-            connection.execute("PRAGMA query_only=1")
-            connection.execute("PRAGMA cache_size=-4000")
-        return connection
-
-    def statuses(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[str, bytes, int, str]]:
-        """Return (text_id, digest, repetition, status) of an asker's answers to these texts; `ids` sorted.
-
-        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost". `ranged`: the ids stand close together, so that
-        everything between the first and the last is read.
-        """
-        if not ids:
-            return []
-        columns, (where, values) = "text_id, digest, repetition", _within(asker, ids, ranged)
-        found = self.read(f"SELECT {columns}, status FROM answers WHERE {where}", values)
-        return found + self.read(f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values)
-
-    def answers(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[Any, ...]]:
-        """Return an asker's answers to these texts (`ids` sorted), in the columns of ANSWER_COLUMNS."""
-        if not ids:
-            return []
-        where, values = _within(asker, ids, ranged)
-        return self.read(f"SELECT {', '.join(ANSWER_COLUMNS)} FROM answers WHERE {where}", values)
-
-    def counts(self) -> dict[int, dict[str, int]]:
-        """Return asker → status → number of answers."""
-        found: dict[int, dict[str, int]] = {}
-        for asker, status, count in self.read("SELECT asker, status, count(*) FROM answers GROUP BY asker, status"):
-            found.setdefault(asker, {})[status] = count
-        return found
-
-    def ledger(self) -> Ledger:
-        """Return the sums; questions that this session has under way count as open."""
-        a = self.read(
-            "SELECT count(*), coalesce(sum(unanswered),0), coalesce(sum(tokens_in),0), coalesce(sum(tokens_out),0), "
-            "coalesce(sum(cost),0), coalesce(sum(lost_cost),0) FROM answers"
-        )[0]
-        i = self.read("SELECT count(*), coalesce(sum(sent),0), coalesce(sum(reserved),0) FROM intents WHERE batch IS NULL")[0]
-        c = self.read(f"SELECT count(*), count(*), coalesce(sum(k.value->>4),0) {_OPEN_CLAIMS}")[0]
-        b = self.read("SELECT count(*), coalesce(sum(sent-1),0) FROM intents WHERE batch IS NOT NULL")[0]
-        return Ledger(
-            answers=a[0], open=i[0] + c[0], unanswered=a[1] + i[1] + c[1] + b[1], in_batches=b[0], tokens_in=a[2],
-            tokens_out=a[3], cost=a[4], lost_cost=a[5] + i[2] + c[2],
-        )  # fmt: skip
-
     def free_bytes(self) -> int:
         """Return the room left on the log's disk."""
         return shutil.disk_usage(self.path.parent).free
 
-
-ANSWER_COLUMNS = (
-    "text_id", "digest", "repetition", "status", "label", "confidence", "reply", "tokens_in", "tokens_out", "cost",
-    "latency_s", "requests", "reasked", "unanswered", "finish", "fingerprint", "probabilities", "error", "cut", "at",
-)  # fmt: skip
-"""What can be read of an answer."""
 
 _MATCH = "asker=? AND text_id=? AND digest=? AND repetition=?"
 _DONE = f"DELETE FROM intents WHERE {_MATCH}"
@@ -489,14 +357,6 @@ INSERT INTO intents(asker, text_id, digest, repetition, session, sent, reserved,
 ON CONFLICT DO UPDATE SET sent=sent+iif(session=excluded.session OR ?=1, 1, excluded.sent), session=excluded.session,
   reserved=reserved+excluded.reserved, batch=excluded.batch
 """
-_OPEN_CLAIMS = """
-FROM claims c, json_each(c.keys) k WHERE NOT EXISTS (
-  SELECT 1 FROM answers a WHERE a.asker=k.value->>0 AND a.text_id=k.value->>1 AND hex(a.digest)=k.value->>2 AND a.repetition=k.value->>3)
-AND NOT EXISTS (
-  SELECT 1 FROM intents i WHERE i.asker=k.value->>0 AND i.text_id=k.value->>1 AND hex(i.digest)=k.value->>2 AND i.repetition=k.value->>3
-  AND i.session=c.session)
-"""
-"""Questions that a claim lists and that have neither an answer nor an intent of the same session."""
 _COLUMNS = """asker, text_id, digest, repetition, status, label, confidence, reply, tokens_in, tokens_out, cost, latency_s,
   requests, reasked, finish, fingerprint, probabilities, error, cut, at, unanswered, lost_cost"""
 _REPLACE = """
@@ -534,19 +394,13 @@ def _recover(connection: sqlite3.Connection, session: int) -> None:
     """Turn what claims of ended sessions list without an answer into intents: requests that may have been paid."""
     connection.execute("BEGIN IMMEDIATE")
     left = connection.execute(
-        f"SELECT k.value->>0, k.value->>1, k.value->>2, k.value->>3, c.session, k.value->>4 {_OPEN_CLAIMS}"
+        f"SELECT k.value->>0, k.value->>1, k.value->>2, k.value->>3, c.session, k.value->>4 {OPEN_CLAIMS}"
     ).fetchall()
     connection.executemany(
         _INTEND, [(asker, text_id, bytes.fromhex(digest), repetition, old, 1, reserved, None, 1) for asker, text_id, digest, repetition, old, reserved in left]
     )
     connection.execute("DELETE FROM claims WHERE session<>?", (session,))
     connection.execute("COMMIT")
-
-
-def _within(asker: int, ids: Sequence[str], ranged: bool) -> tuple[str, tuple[Any, ...]]:
-    if ranged:
-        return "asker=? AND text_id BETWEEN ? AND ?", (asker, ids[0], ids[-1])
-    return "asker=? AND text_id IN (SELECT value FROM json_each(?))", (asker, json.dumps(list(ids)))
 
 
 def _row(o: Outcome) -> tuple[Any, ...]:
@@ -562,11 +416,6 @@ def pack(reply: str | None) -> str | bytes | None:
     if reply is None or len(reply) <= LONG_REPLY:
         return reply if reply is None or reply.isascii() else reply.encode("utf-8", "replace").decode()
     return zlib.compress(reply.encode("utf-8", "replace"), 6)
-
-
-def unpack(stored: str | bytes | None) -> str | None:
-    """Return a stored reply."""
-    return zlib.decompress(stored).decode() if isinstance(stored, bytes) else stored
 
 
 def _locked(path: Path) -> Any:

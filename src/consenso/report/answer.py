@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.report.blocks import MISSING, P90, P95, Answer, Figure, absent, interval, number, percent, plural, points
@@ -111,6 +112,11 @@ def head_of(verdict: str) -> str:
 
 def make_answer(facts: Facts) -> Answer:
     """Return the answer of a run folder, also where the run stopped before there is one or it is out of date."""
+    limits = [facts.gold_used_words] if facts.gold_used else []
+    return replace(_answer(facts), limits=limits)
+
+
+def _answer(facts: Facts) -> Answer:
     if facts.table("comparison") is not None and facts.state("compare") != "current":
         return _not_current(facts)
     rows = [(student, facts.primary(student)) for student in facts.students]

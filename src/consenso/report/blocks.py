@@ -163,6 +163,8 @@ class Answer:
     """Key figures: (name, value, detail)."""
     chart: Figure | None = None
     """The primary contrast, drawn."""
+    limits: Sequence[str] = ()
+    """What a reader must keep in mind whatever the verdict, one sentence each."""
     others: Sequence[tuple[str, str, str]] = ()
     """Further answers: (student or attempt, verdict word, sentence)."""
     guards: Sequence[tuple[str, str]] = field(default_factory=list)
@@ -214,6 +216,15 @@ def interval(low: Any, high: Any) -> str:
 def probability(value: Any) -> str:
     """Return a p-value."""
     return MISSING if absent(value) else ("< 0.001" if value < 0.001 else number(value, 3))
+
+
+def dollars(value: Any) -> str:
+    """Return USD: cents from one dollar on, four decimals below; what is not nothing is never rounded to 0."""
+    if absent(value):
+        return MISSING
+    if 0 < value < 0.00005:
+        return "< 0.0001"
+    return f"{value:,.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
 
 
 def plural(n: Any, one: str, many: str = "") -> str:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.labels import LabelSchema
 from consenso.report.blocks import absent
+from consenso.report.earlier_annotations import annotation_frame, as_ids, leader, metrics_frame, nothing_of
 from consenso.report.export import open_folder, write_csv
 from consenso.report.facts import Facts
+from consenso.report.numbers import asked
 from consenso.report.settings import ReportSettings
 from consenso.store import RunFolder, write_text
 from consenso.tables import with_text_ids
@@ -38,105 +40,50 @@ EVALUATION = (
 """What a fine-tuning result holds there."""
 
 
-def export_earlier(folder: RunFolder | str | Path, out: str | Path) -> list[Path]:
+def export_earlier(folder: RunFolder | str | Path, out: str | Path, *, spreadsheet_safe: bool = False) -> list[Path]:
     """Write the run as files of the earlier system and return their paths.
 
-    dataset_consenso.csv and dataset_anotado_completo.csv (the same rows: every text that anyone was asked about;
-    `read_votes` reads the same votes back), problematic_cases.csv (with its header also where there are none),
-    sumario_experimento.json and, per trained student, <model>_fine_tuning_results.csv (consensus_llm: the arm of the
-    primary contrast; ground_truth: its control; test scores, means over folds and seeds) and .json (folds and cv of
-    consensus_llm, means over seeds). <model> is the last part of the encoder's name for the student `encoder`, else the
-    student's name. What is not known (eval_runtime, for example) is empty.
+    annotations.csv (every text that anyone was asked about, what each model answered in each repetition, gold);
+    dataset_consenso.csv and dataset_anotado_completo.csv (the same rows and columns, then the consensus; `read_votes` reads
+    the same votes back from each of the three); model_metrics.csv (each model against gold, of train and dev texts only:
+    test gold is kept for the verdict; an answer without a valid label is an error, where that system left it out);
+    problematic_cases.csv (with its header also where there are none); sumario_experimento.json and, per trained student,
+    <model>_fine_tuning_results.csv (consensus_llm: the arm of the primary contrast; ground_truth: its control; test scores,
+    means over folds and seeds) and .json (folds and cv of consensus_llm, means over seeds). <model> is the last part of the
+    encoder's name for the student `encoder`, else the student's name. What is not known (eval_runtime, for example) is
+    empty. `spreadsheet_safe` puts an apostrophe before texts that a spreadsheet would run as a formula.
     Raises `DataError` where votes or labels were not made yet.
     """
     place, target = open_folder(folder), Path(out)
     texts, votes = (with_text_ids(place.read(name)) for name in ("texts", "votes"))
+    votes = asked(votes)
     texts = texts[texts["text_id"].isin(votes["text_id"])]  # that system lists the texts it annotated
     place.read("labels")
     facts = Facts(place, ReportSettings())
     schema = facts.schema or LabelSchema.from_names(facts.label_names)
-    frame = consensus_frame(facts, texts, votes, schema)
-    written = [write_csv(frame, target / name) for name in ("dataset_consenso.csv", "dataset_anotado_completo.csv")]
-    written.append(write_csv(problematic_frame(frame, facts, votes, schema), target / "problematic_cases.csv"))
+    answers, own = annotation_frame(texts, votes, schema)
+    frame = answers.join(_consensus_columns(facts, answers["text_id"], own, schema))
+    metrics = metrics_frame(own, votes, answers["text_id"], facts.open_gold, facts.label_names)
+    tables = {
+        "annotations.csv": answers,
+        "model_metrics.csv": metrics,
+        "dataset_consenso.csv": frame,
+        "dataset_anotado_completo.csv": frame,
+        "problematic_cases.csv": problematic_frame(frame, facts, votes, schema),
+    }
+    written = [write_csv(table, target / name, spreadsheet_safe=spreadsheet_safe) for name, table in tables.items()]
     written.append(_write_json(target / "sumario_experimento.json", summary(frame, facts, votes, schema)))
     for student in facts.students:
         written += _write_results(facts, student, schema, target)
     return written
 
 
-def consensus_frame(facts: Facts, texts: pd.DataFrame, votes: pd.DataFrame, schema: LabelSchema) -> pd.DataFrame:
-    """Return dataset_consenso.csv: a row per text, columns per model and repetition, then the consensus."""
+def _consensus_columns(facts: Facts, ids: pd.Series, own: dict[str, pd.Series], schema: LabelSchema) -> pd.DataFrame:
     import pandas as pd
 
-    nothing = None if -1 in schema.id2label else -1
-    ids = texts["text_id"]
-    base = {"text_id": ids, "text": texts["text"], "text_len": texts["text"].map(len)}
-    frame = pd.DataFrame(base).reset_index(drop=True)
-    ids = frame["text_id"]
-    own: dict[str, pd.Series] = {}
-    for annotator, mine in votes.groupby("annotator", sort=True):
-        columns, own[str(annotator)] = _of_annotator(str(annotator), mine, ids, schema, nothing)
-        frame = pd.concat([frame, columns], axis=1)
-    gold = texts["gold"].reset_index(drop=True)
-    frame["ground_truth"] = _ids(gold.where(gold.isin(list(schema.names)), None), schema)
-    return pd.concat([frame, _consensus_columns(facts, ids, own, schema, nothing)], axis=1)
-
-
-def _ids(names: pd.Series, schema: LabelSchema, nothing: int | None = None) -> pd.Series:
-    """Label names as whole-number ids."""
-    numbers = names.map(schema.label2id).astype("Int64")
-    return numbers if nothing is None else numbers.fillna(nothing)
-
-
-def _of_annotator(
-    name: str, votes: pd.DataFrame, ids: pd.Series, schema: LabelSchema, nothing: int | None
-) -> tuple[pd.DataFrame, pd.Series]:
-    """An annotator's columns, and its own label per text (null where it has none or its repetitions tie)."""
-    import pandas as pd
-
-    columns: dict[str, pd.Series] = {}
-    for repetition, asked_once in votes.groupby("repetition", sort=True):
-        mine = asked_once.set_index("text_id").reindex(ids)
-        asked = mine["annotator"].notna()
-        given = _ids(mine["label"], schema, nothing).where(asked)
-        columns[f"{name}_rep{repetition}"] = given.reset_index(drop=True)
-        columns[f"{name}_rep{repetition}_conf"] = mine["confidence"].astype(float).reset_index(drop=True)
-    counts = (
-        pd.crosstab(votes["text_id"], votes["label"])
-        .reindex(ids, fill_value=0)
-        .reindex(columns=list(schema.names), fill_value=0)
-    )
-    own, best = _leader(counts)
-    asked = votes.groupby("text_id").size().reindex(ids)
-    columns[f"{name}_consensus"] = _ids(own, schema, nothing).where(asked.notna()).reset_index(drop=True)
-    columns[f"{name}_consensus_score"] = (best / asked).reset_index(drop=True)
-    seconds = votes.groupby("text_id")["latency_s"].sum(min_count=1) if "latency_s" in votes else pd.Series(dtype=float)
-    columns[f"{name}_annotation_time_sec"] = seconds.reindex(ids).astype(float).reset_index(drop=True)
-    return pd.DataFrame(columns), own.reset_index(drop=True)
-
-
-def _leader(counts: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    """The label with most votes per row (null for none or a tie), and its votes."""
-    import numpy as np
-    import pandas as pd
-
-    table = counts.to_numpy()
-    most = table.max(axis=1)
-    single = (table == most[:, None]).sum(axis=1) == 1
-    names = np.array(counts.columns, dtype=object)[table.argmax(axis=1)]
-    return pd.Series(np.where(single & (most > 0), names, None), index=counts.index, dtype=object), pd.Series(
-        most, index=counts.index
-    )
-
-
-def _consensus_columns(
-    facts: Facts, ids: pd.Series, own: dict[str, pd.Series], schema: LabelSchema, nothing: int | None
-) -> pd.DataFrame:
-    import pandas as pd
-
-    panel = pd.DataFrame(own, index=ids.index)
+    panel, nothing = pd.DataFrame(own, index=ids.index), nothing_of(schema)
     counts = pd.DataFrame({name: panel.eq(name).sum(axis=1) for name in schema.names})
-    leader, most = _leader(counts)
+    commonest, most = leader(counts)
     consensus = facts.consensus
     assert consensus is not None  # export_earlier has read the table
     labels = with_text_ids(consensus).set_index("text_id").reindex(ids).reset_index(drop=True)
@@ -146,7 +93,7 @@ def _consensus_columns(
             "all_annotations": listed,
             "unique_annotations": counts.gt(0).sum(axis=1),
             # A tie broken by a seed, or a text whose votes weigh differently, has a label all the same.
-            "most_common_annotation": _ids(leader.where(leader.notna(), labels["label"]), schema, nothing),
+            "most_common_annotation": as_ids(commonest.where(commonest.notna(), labels["label"]), schema, nothing),
             "most_common_count": most,
             "consensus_score": labels["score"].astype(float),
             "consensus_level": labels["level"],
@@ -154,7 +101,7 @@ def _consensus_columns(
             .astype(object)
             .where(labels["is_problematic"].notna(), False)
             .astype(bool),
-            "resolved_annotation": _ids(labels["label"], schema),
+            "resolved_annotation": as_ids(labels["label"], schema),
             "needs_review": labels["label"].isna(),
         },
         index=ids.index,

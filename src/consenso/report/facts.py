@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.labels import LabelSchema
+from consenso.report.blocks import count
 from consenso.report.settings import ReportSettings
 from consenso.tables import TABLES
 
@@ -221,6 +222,26 @@ class Facts:
         frame = None if frame is None else frame[frame["is_primary"]]
         return None if frame is None or frame.empty else frame.iloc[0]
 
+    @cached_property
+    def gold_used(self) -> dict[str, int]:
+        """Purpose → how many texts' gold went into the votes themselves; empty where none did."""
+        table = self.table("gold_used")
+        counts = {} if table is None else table["purpose"].value_counts().to_dict()
+        return {purpose: int(counts[purpose]) for purpose in PURPOSES if purpose in counts}
+
+    @property
+    def gold_used_words(self) -> str:
+        """The sentence that says that gold was used and what for; '' where none was."""
+        if not self.gold_used:
+            return ""
+        total = sum(self.gold_used.values())
+        parts = ", ".join(f"{count(n)} {PURPOSES[purpose]}" for purpose, n in self.gold_used.items())
+        went = "human label of a training text" if total == 1 else "human labels of training texts"
+        return (
+            f"Uses gold: {count(total)} {went} went into the votes themselves ({parts}). "
+            f"{'This text trains' if total == 1 else 'These texts train'} no aligned arm."
+        )
+
     @property
     def no_gold(self) -> str:
         """Why the labels cannot be held against gold."""
@@ -230,6 +251,12 @@ class Facts:
     def _parts(self) -> str:
         return "" if self.open_ids is None else "train or dev "
 
+
+PURPOSES = {
+    "examples": "shown as examples in prompts",
+    "candidates": "for the classifier that narrows the labels",
+}
+"""What gold was used for before the votes → in words."""
 
 SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})
 """Arms that differ in their labels only."""

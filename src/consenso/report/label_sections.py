@@ -1,4 +1,4 @@
-"""The sections about votes and labels: distribution, agreement, levels, problematic cases, annotators, accuracy."""
+"""The sections about labels: distribution, agreement, levels, problematic cases, accuracy."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from consenso.report.blocks import (
     words,
 )
 from consenso.report.facts import Facts
-from consenso.report.numbers import accuracy, confusion, macro_f1, vote_counts, wilson
+from consenso.report.numbers import vote_counts, wilson
 from consenso.report.plots import accuracy_by_level, distribution, levels
-from consenso.tables import LABEL_STATUSES, VOTE_STATUSES
+from consenso.tables import LABEL_STATUSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -279,64 +279,6 @@ def _cases(facts: Facts, hard: pd.DataFrame, texts: pd.DataFrame, votes: pd.Data
         facts_of += [("score", number(row["score"], 2)), ("entropy in bits", number(row["entropy_bits"], 2))]
         items.append(Case(str(text_id), text, full, given, facts_of))
     return items
-
-
-def annotators(facts: Facts) -> Section:
-    """Return who voted: how often validly, and how well against gold."""
-    section = ("annotators", "Annotators")
-    votes = facts.table("votes")
-    if votes is None:
-        return Section(*section, [Note(facts.why_absent("votes"), "absent")])
-    known = facts.table("annotators")
-    who = {} if known is None else known.set_index("annotator").to_dict("index")
-    states = [s for s in VOTE_STATUSES if s not in ("ok", "settled") and (votes["status"] == s).any()]
-    gold = facts.open_gold
-    scored = {name: _judge(frame, gold, facts.label_names) for name, frame in votes.groupby("annotator")}
-    order = sorted(scored, key=lambda name: (-scored[name][0] if scored[name][0] == scored[name][0] else 1.0, name))
-    rows = []
-    for name in order:
-        frame = votes[votes["annotator"] == name]
-        facts_of = who.get(name, {})
-        valid = frame["label"].notna()
-        constant = frame["label"].nunique() == 1 and valid.sum() > 1
-        model = facts_of.get("model")
-        small = ", ".join(
-            x
-            for x in (words(facts_of.get("kind")), "" if absent(model) or model == name else str(model))
-            if x and x != MISSING
-        )
-        row = [
-            Cell(
-                name, small=small + (" · always the same label" if constant else ""), tone="warned" if constant else ""
-            )
-        ]
-        row += [Cell(count(len(frame))), Cell(percent(valid.mean()))]
-        row += [Cell(count((frame["status"] == s).sum())) for s in states]
-        if gold is not None:
-            row += [Cell(percent(scored[name][0]), small=f"of {count(scored[name][2])}"), Cell(number(scored[name][1]))]
-        rows.append(row)
-    columns = [
-        Column("annotator"),
-        Column("votes", True),
-        Column("valid", True),
-        *(Column(s.replace("_", " "), True) for s in states),
-    ]
-    if gold is not None:
-        columns += [Column("accuracy", True), Column("macro-F1", True)]
-        judged = f"accuracy and macro-F1 of its valid votes against gold, on {facts.open_words}"
-        caption = f"Votes of each annotator, the best first; {judged}"
-    else:
-        caption = f"Votes of each annotator; no accuracy, because {facts.no_gold}"
-    return Section(*section, [Grid(caption, columns, rows)])
-
-
-def _judge(votes: pd.DataFrame, gold: pd.Series | None, names: list[str]) -> tuple[float, float, int]:
-    """Accuracy, macro-F1 and number of the valid votes for texts with gold."""
-    if gold is None:
-        return float("nan"), float("nan"), 0
-    valid = votes[votes["label"].notna() & votes["text_id"].isin(gold.index)].reset_index(drop=True)
-    table = confusion(valid["text_id"].map(gold), valid["label"], names)
-    return accuracy(table), macro_f1(table), int(table.sum())
 
 
 def accuracy_levels(facts: Facts) -> Section:

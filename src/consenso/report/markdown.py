@@ -21,6 +21,8 @@ def as_markdown(title: str, answer: Answer, sections: Sequence[Section]) -> str:
     if answer.reason:
         lines += [f"Why: {escape(answer.reason)}", ""]
     lines += [f"{escape(answer.meaning)} {escape(answer.advice)}".strip(), ""]
+    for limit in answer.limits:
+        lines += [f"Keep in mind: {escape(limit)}", ""]
     lines += [f"- {escape(name)}: **{escape(value)}** ({escape(detail)})" for name, value, detail in answer.figures]
     lines += [f"- {escape(name)}: **{escape(word)}** – {escape(sentence)}" for name, word, sentence in answer.others]
     if answer.guards:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+INVALID = ("unparsable", "invalid_label", "refused", "truncated", "failed")
+"""Statuses of an answer that should have been a label; an abstention is allowed."""
+
+
+def asked(votes: pd.DataFrame) -> pd.DataFrame:
+    """Return the votes that were asked for: an annotator is not put to a text that is settled before its turn."""
+    return votes[votes["status"].ne("settled")]
+
+
 def confusion(gold: pd.Series, given: pd.Series, names: Sequence[str]) -> np.ndarray:
     """Return counts, rows gold and columns given in the order of `names`, one more column where `given` is null."""
     import numpy as np
@@ -41,6 +50,17 @@ def macro_f1(table: np.ndarray) -> float:
     if not present.any():
         return math.nan
     return float(np.mean(2 * hits[present] / (given + gold)[present]))
+
+
+def macro_precision_recall(table: np.ndarray) -> tuple[float, float]:
+    """Return the means of precision and recall over the classes with gold; a class that is never given has precision 0."""
+    import numpy as np
+
+    hits, given, gold = table[:, :-1].diagonal(), table[:, :-1].sum(axis=0), table.sum(axis=1)
+    present = gold > 0
+    if not present.any():
+        return math.nan, math.nan
+    return float(np.mean(hits[present] / np.maximum(given[present], 1))), float(np.mean(hits[present] / gold[present]))
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

@@ -134,20 +134,38 @@ def _brackets(ax: Axes, found: Sequence[str]) -> None:
         )
 
 
+Share = tuple[str, float, float, float]
+"""A row of a chart: its name, a share, and the ends of its interval."""
+
+
 def accuracy_by_level(rows: Sequence[tuple[str, float, float, float, int]]) -> Drawing:
     """Draw accuracy with its 95 % interval; rows are (level, accuracy, low, high, texts)."""
+    shares = [(f"{level} ({n:,})", value, low, high) for level, value, low, high, n in rows]
 
     def paint(canvas: Canvas) -> None:
-        names = [f"{level} ({n:,})" for level, *_, n in rows]
-        ax = _rows(canvas, names, right=66)
-        for row, (_, value, low, high, _) in enumerate(rows):
-            y = _at(row, canvas)
-            ax.plot([low, high], [y, y], color=INK["consensus"], lw=2)
-            ax.plot(value, y, "D", ms=8, color=INK["consensus"], mec=INK["paper"], mew=1)
-            ax.text(1.02, y, percent(value), transform=ax.get_yaxis_transform(), va="center", color=INK["ink"])
-        _share_axis(ax, 1.0)
+        _share_axis(_dots(canvas, shares, INK["consensus"], "D"), 1.0)
 
     return draw("by-level", paint, lambda narrow: 48 + len(rows) * (44 if narrow else 34))
+
+
+def flip_rates(rows: Sequence[Share]) -> Drawing:
+    """Draw the share of labels that each variant flips, with its 95 % interval."""
+
+    def paint(canvas: Canvas) -> None:
+        _share_axis(_dots(canvas, rows, INK["ink"], "o"), max(high for *_, high in rows))
+
+    return draw("flip-rates", paint, lambda narrow: 48 + len(rows) * (44 if narrow else 34))
+
+
+def _dots(canvas: Canvas, rows: Sequence[Share], colour: str, marker: str) -> Axes:
+    """A dot on its interval per row, and the share in figures at the right."""
+    ax = _rows(canvas, [name for name, *_ in rows], right=66)
+    for row, (_, value, low, high) in enumerate(rows):
+        y = _at(row, canvas)
+        ax.plot([low, high], [y, y], color=colour, lw=2)
+        ax.plot(value, y, marker, ms=8, color=colour, mec=INK["paper"], mew=1)
+        ax.text(1.02, y, percent(value), transform=ax.get_yaxis_transform(), va="center", color=INK["ink"])
+    return ax
 
 
 @dataclass(frozen=True)

@@ -180,8 +180,6 @@ def what_was_run(facts: Facts) -> Section:
     for grid in (_seconds(facts), _data(facts), _settings(facts), _versions(facts), _hashes(facts)):
         if grid is not None:
             blocks.append(grid)
-    for note in facts.record.get("annotate_notes") or []:
-        blocks.append(Note(str(note), "warned"))
     return Section(*section, blocks, group="The record")
 
 

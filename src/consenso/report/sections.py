@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from consenso.report.annotator_sections import annotators, candidates, confidence, cost
 from consenso.report.blocks import Note, Section
 from consenso.report.classifier_sections import arm_scores, confusions, learning_curves
 from consenso.report.contrast_section import contrasts
@@ -12,20 +13,24 @@ from consenso.report.facts import TABLES_OF, Facts
 from consenso.report.label_sections import (
     accuracy_levels,
     agreement,
-    annotators,
     consensus_levels,
     label_distribution,
     problematic_cases,
 )
 from consenso.report.run_sections import guards, leakage, what_was_run
+from consenso.report.variant_section import variants
 
 SECTIONS: tuple[Callable[[Facts], Section], ...] = (
     label_distribution,
     agreement,
     consensus_levels,
     problematic_cases,
-    annotators,
     accuracy_levels,
+    annotators,
+    variants,
+    confidence,
+    candidates,
+    cost,
     contrasts,
     arm_scores,
     learning_curves,
@@ -47,8 +52,12 @@ STAGES_OF = {
     "agreement": ("annotate", "consensus"),
     "levels": ("annotate", "consensus"),
     "problematic": LABELS,
-    "annotators": ("data", "annotate"),
     "by-level": LABELS,
+    "annotators": ("data", "annotate"),
+    "variants": ("annotate",),
+    "confidence": LABELS,
+    "candidates": ("data", "annotate"),
+    "cost": ("annotate",),
     "contrasts": ("compare",),
     "scores": ("finetune", "compare"),
     "curves": ("finetune",),

@@ -8,7 +8,8 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate.clients.protocol import CallError, Client, Kind, Reply
@@ -96,6 +97,48 @@ class Transport:
         if "x-ratelimit-remaining-requests" in response.headers or "x-ratelimit-remaining-tokens" in response.headers:
             reply.limits = {name: response.headers[name] for name in LIMIT_HEADERS if name in response.headers}
         return reply
+
+    async def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> Any:
+        """Post a file as a form below the base URL and return the decoded JSON; raises `CallError`."""
+        import aiohttp
+
+        form = aiohttp.FormData(dict(fields))
+        headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
+        with file.open("rb") as content:
+            form.add_field("file", content, filename=file.name, content_type="application/jsonl")
+            async with aiohttp.ClientSession(headers=headers, proxy=_proxy_for(self._base)) as session:
+                try:
+                    timeout = aiohttp.ClientTimeout(total=max(600.0, self.timeout_s))
+                    async with session.post(self._base + path, data=form, timeout=timeout) as response:
+                        answer = await response.read()
+                        if response.status >= 300:
+                            raise failure(response.status, answer, response.headers, self._key)
+                except TimeoutError:
+                    raise CallError("timeout", "the upload was not answered in time") from None
+                except (aiohttp.ClientError, ConnectionError) as error:
+                    raise CallError("connection", _reason(error)) from None
+        return json.loads(answer)
+
+    async def lines(self, path: str) -> AsyncIterator[bytes]:
+        """Yield the lines of a file below the base URL; raises `CallError`."""
+        import aiohttp
+
+        assert self._session is not None
+        try:
+            async with self._session.get(self._base + path, timeout=aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)) as response:
+                if response.status >= 300:
+                    raise failure(response.status, await response.read(), response.headers, self._key)
+                rest = b""
+                async for chunk in response.content.iter_chunked(1 << 18):
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield line
+                if rest:
+                    yield rest
+        except TimeoutError:
+            raise CallError("timeout", f"no answer within {self.timeout_s:g} s") from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise CallError("connection", _reason(error)) from None
 
     async def get(self, path: str) -> Any:
         """Return decoded JSON of a GET below the base URL; raises `CallError`."""
