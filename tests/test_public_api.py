@@ -14,7 +14,7 @@ HEAVY = ("pandas", "sklearn", "scipy", "torch", "transformers", "datasets", "mat
 def test_the_public_names_are_these() -> None:
     assert sorted(set(consenso.__all__) - {"__version__"}) == [
         "ConsensoError", "Experiment", "LabelSchema", "Recipe", "RunFolder", "annotate_texts", "compare_arms", "decide",
-        "load_dataset", "make_arms", "make_folds", "measure_agreement", "read_votes", "run", "run_arms", "write_report",
+        "load_dataset", "make_arms", "make_folds", "measure_agreement", "parse", "read_votes", "run", "run_arms", "write_report",
     ]  # fmt: skip
     for name in consenso.__all__:
         assert getattr(consenso, name) is not None

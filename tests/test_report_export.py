@@ -132,7 +132,13 @@ def test_the_columns_are_its_own(out: Path) -> None:
     assert (out / "dataset_anotado_completo.csv").read_bytes() == (out / "dataset_consenso.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["dataset_consenso.csv", "dataset_anotado_completo.csv"])
+def test_annotations_are_the_answers_without_the_consensus(out: Path) -> None:
+    annotations, whole = pd.read_csv(out / "annotations.csv"), pd.read_csv(out / "dataset_consenso.csv")
+    assert list(annotations) == [name for name in whole if name not in CONSENSUS_COLUMNS]
+    pd.testing.assert_frame_equal(annotations, whole[list(annotations)])
+
+
+@pytest.mark.parametrize("name", ["annotations.csv", "dataset_consenso.csv", "dataset_anotado_completo.csv"])
 def test_the_votes_read_back(folder: RunFolder, out: Path, name: str) -> None:
     schema = LabelSchema.from_records(folder.record()["labels"])
     read, votes = read_votes(out / name, schema), folder.read("votes")
@@ -158,6 +164,115 @@ def test_repetitions_and_texts_nobody_was_asked_about_read_back(tmp_path: Path) 
     read = read_votes(tmp_path / "dataset_consenso.csv", schema, blank="absent")
     assert valid(read) == valid(votes[asked])
     assert len(read) == asked.sum()
+
+
+def test_annotations_of_several_repetitions_read_back_as_the_same_votes(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n=30, n_test=20, annotators=PANEL, repetitions=3)
+    export_earlier(folder, tmp_path)
+    frame = pd.read_csv(tmp_path / "annotations.csv")
+    models = [f"{model}_rep{r}{end}" for model in sorted(PANEL) for r in range(3) for end in ("", "_conf")]
+    assert [name for name in frame if "_rep" in name] == models
+    schema = LabelSchema.from_records(folder.record()["labels"])
+    read, votes = read_votes(tmp_path / "annotations.csv", schema), folder.read("votes")
+    assert valid(read) == valid(votes)
+    both = read.merge(votes, on=["text_id", "annotator", "repetition"], suffixes=("", "_was"))
+    assert len(both) == len(votes)
+    assert np.allclose(both["confidence"], both["confidence_was"], equal_nan=True)
+
+
+def test_votes_that_were_not_asked_for_are_empty_cells(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n=30, n_test=20, annotators=PANEL)
+    votes = folder.read("votes")
+    settled = votes["annotator"].eq("qwen3-8b") & votes["text_id"].gt("t00010")
+    folder.write(
+        "votes",
+        votes.assign(label=votes["label"].mask(settled, None), status=votes["status"].mask(settled, "settled")),
+    )
+    export_earlier(folder, tmp_path)
+    frame = pd.read_csv(tmp_path / "annotations.csv").set_index("text_id")
+    assert frame.loc["t00011", ["qwen3-8b_rep0", "qwen3-8b_consensus", "qwen3-8b_consensus_score"]].isna().all()
+    schema = LabelSchema.from_records(folder.record()["labels"])
+    read = read_votes(tmp_path / "annotations.csv", schema, blank="absent")
+    assert len(read) == (~settled).sum()
+    metrics = pd.read_csv(tmp_path / "model_metrics.csv").set_index("model")
+    left = votes[votes["annotator"].eq("qwen3-8b") & ~settled]
+    assert metrics.loc["qwen3-8b", "coverage"] == pytest.approx(left["label"].notna().mean())
+
+
+def test_texts_are_disarmed_for_spreadsheets_on_request(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n=30, n_test=20)
+    texts = folder.read("texts")
+    folder.write("texts", texts.assign(text="=1+1"))
+    export_earlier(folder, tmp_path / "as_it_is")
+    export_earlier(folder, tmp_path / "safe", spreadsheet_safe=True)
+    for name in ("annotations.csv", "dataset_consenso.csv", "problematic_cases.csv"):
+        assert set(pd.read_csv(tmp_path / "as_it_is" / name)["text"]) == {"=1+1"}
+        assert set(pd.read_csv(tmp_path / "safe" / name)["text"]) == {"'=1+1"}
+
+
+# model_metrics.csv
+
+
+def metrics_of(folder: RunFolder, path: Path) -> pd.DataFrame:
+    export_earlier(folder, path)
+    return pd.read_csv(path / "model_metrics.csv").set_index("model")
+
+
+def test_model_metrics_have_its_columns_and_the_best_first(out: Path) -> None:
+    frame = pd.read_csv(out / "model_metrics.csv")
+    assert list(frame) == [
+        "model", "accuracy", "f1_macro", "precision_macro", "recall_macro", "coverage", "error_rate", "invalid_predictions_rate",
+    ]  # fmt: skip
+    assert set(frame["model"]) == set(PANEL)
+    assert frame["f1_macro"].is_monotonic_decreasing
+
+
+def test_an_invalid_answer_is_an_error_of_the_model(folder: RunFolder, out: Path) -> None:
+    frame = pd.read_csv(out / "model_metrics.csv").set_index("model")
+    votes, folds, texts = folder.read("votes"), folder.read("folds"), folder.read("texts").set_index("text_id")
+    seen = set(folds.loc[folds["part"] != "test", "text_id"])
+    for model, mine in votes.groupby("annotator"):
+        judged = mine[mine["text_id"].isin(seen)]
+        right = judged["label"].eq(judged["text_id"].map(texts["gold"])).mean()
+        assert judged["label"].isna().any()
+        assert frame.loc[model, "accuracy"] == pytest.approx(right)
+        assert frame.loc[model, "error_rate"] == pytest.approx(1 - right)
+        assert frame.loc[model, "coverage"] == pytest.approx(mine["label"].notna().mean())
+        assert frame.loc[model, "invalid_predictions_rate"] == pytest.approx(mine["label"].isna().mean())
+
+
+def test_model_metrics_agree_with_scikit_learn(folder: RunFolder, out: Path) -> None:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    frame = pd.read_csv(out / "model_metrics.csv").set_index("model")
+    votes, folds, texts = folder.read("votes"), folder.read("folds"), folder.read("texts").set_index("text_id")
+    seen = set(folds.loc[folds["part"] != "test", "text_id"])
+    for model, mine in votes[votes["text_id"].isin(seen)].groupby("annotator"):
+        expected = precision_recall_fscore_support(
+            mine["text_id"].map(texts["gold"]),
+            mine["label"].fillna("none"),
+            labels=list(NAMES),
+            average="macro",
+            zero_division=0,
+        )
+        found = frame.loc[model, ["precision_macro", "recall_macro", "f1_macro"]].astype(float)
+        assert np.allclose(found, expected[:3])
+
+
+def test_gold_of_test_texts_does_not_move_the_metrics(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", n=60, n_test=30, annotators=PANEL)
+    before = metrics_of(folder, tmp_path / "before")
+    folds, texts = folder.read("folds"), folder.read("texts")
+    test = texts["text_id"].isin(folds.loc[folds["part"] == "test", "text_id"])
+    folder.write("texts", texts.assign(gold=texts["gold"].mask(test, "complaint")))
+    pd.testing.assert_frame_equal(metrics_of(folder, tmp_path / "after"), before)
+
+
+def test_without_gold_the_metrics_that_need_it_are_empty(tmp_path: Path) -> None:
+    frame = metrics_of(make_run(tmp_path / "run", n=30, n_test=20, gold=False, annotators=PANEL), tmp_path / "out")
+    assert frame[["accuracy", "f1_macro", "precision_macro", "recall_macro", "error_rate"]].isna().all(axis=None)
+    assert frame[["coverage", "invalid_predictions_rate"]].notna().all(axis=None)
+    assert frame.index.tolist() == sorted(PANEL)
 
 
 def test_texts_that_nobody_was_asked_about_are_left_out(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _HOME = {
     "make_arms": "consenso.finetune",
     "make_folds": "consenso.data",
     "measure_agreement": "consenso.consensus",
+    "parse": "consenso.annotate",
     "read_votes": "consenso.annotate",
     "run": "consenso.experiment",
     "run_arms": "consenso.finetune",
@@ -28,7 +29,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are those of _HOME
 
 if TYPE_CHECKING:
-    from consenso.annotate import annotate_texts, read_votes
+    from consenso.annotate import annotate_texts, parse, read_votes
     from consenso.compare import compare_arms
     from consenso.consensus import decide, measure_agreement
     from consenso.data import load_dataset, make_folds

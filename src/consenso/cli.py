@@ -435,17 +435,29 @@ def report(run_folder: Path) -> None:
 )
 @click.option("--table", "tables", multiple=True, help="Only this table (repeatable).")
 @click.option("--earlier", is_flag=True, help="Write the earlier system's files instead of the tables.")
+@click.option("--label-studio", is_flag=True, help="Write texts and votes for Label Studio instead.")
+@click.option("--argilla", is_flag=True, help="Write texts and votes for Argilla instead.")
 @click.option("--spreadsheet-safe", is_flag=True, help="Keep spreadsheets from reading texts as formulas.")
 def export(
-    run_folder: Path, target: Path | None, tables: tuple[str, ...], earlier: bool, spreadsheet_safe: bool
+    run_folder: Path,
+    target: Path | None,
+    tables: tuple[str, ...],
+    earlier: bool,
+    label_studio: bool,
+    argilla: bool,
+    spreadsheet_safe: bool,
 ) -> None:
-    """Write the tables as CSV, or the files of the earlier system."""
-    from consenso.report import export_earlier, export_tables
+    """Write the tables as CSV, or files for other tools: the earlier system, Label Studio, Argilla."""
+    from consenso.report import export_argilla, export_earlier, export_label_studio, export_tables
 
     folder = _folder(run_folder)
     place = target or folder.path / "export"
+    if sum((earlier, label_studio, argilla)) > 1:
+        raise ConfigError("--earlier, --label-studio, --argilla: choose one")
     if earlier:
-        written = export_earlier(folder, place)
+        written = export_earlier(folder, place, spreadsheet_safe=spreadsheet_safe)
+    elif label_studio or argilla:
+        written = [(export_label_studio if label_studio else export_argilla)(folder, place)]
     else:
         written = export_tables(folder, place, names=list(tables) or None, spreadsheet_safe=spreadsheet_safe)
     for path in written:

@@ -38,7 +38,7 @@ from consenso.labels import LabelSchema
 from consenso.preconditions import has_test_gold, need_extras, need_gold, need_labels, need_valid_votes
 from consenso.report import write_report
 from consenso.store import RunFolder, digest, environment
-from consenso.tables import LEAKS, TABLES
+from consenso.tables import LEAKS, RECALL, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -282,6 +282,9 @@ def _prepare_prompts(this: Run) -> dict[str, list[Example]]:
             folder.write("candidates", narrowed.candidates)
             folder.write("recall", narrowed.recall)
             used += [{"text_id": text_id, "purpose": "candidates"} for text_id in narrowed.used]
+    if settings.candidates is None:
+        folder.write("candidates", pd.DataFrame(columns=["text_id", "offered"]))
+        folder.write("recall", pd.DataFrame(columns=list(RECALL.columns)))
     folder.write("gold_used", pd.DataFrame(used, columns=["text_id", "purpose"]))
     return drawn
 
@@ -518,7 +521,7 @@ STAGES = (
         _data,
     ),
     Stage(
-        "annotate", ("texts", "folds"), ("gold_used", "annotators", "votes", "variant_votes", "variants"),
+        "annotate", ("texts", "folds"), ("candidates", "recall", "gold_used", "annotators", "votes", "variant_votes", "variants"),
         _annotate_depends, _annotate,
     ),
     Stage(

@@ -46,6 +46,10 @@ def _with_place(template: str) -> str:
     return template
 
 
+_DECODING = {"temperature", "top_p", "top_k", "max_tokens", "seed", "stop", "num_ctx", "num_predict", "reasoning_effort"}
+"""What people write beside `model` that belongs in `parameters`."""
+
+
 class Price(Settings):
     """What tokens cost, in USD for a million."""
 
@@ -136,6 +140,13 @@ class LLMAnnotator(Settings):
     """Models of one family err together; default: told by the model's name."""
     batch: bool = False
     """Ask by batch files: half the price, answers within a day."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parameters_in_their_place(cls, values: Any) -> Any:
+        for name in _DECODING & set(values) if isinstance(values, dict) else ():
+            raise ValueError(f"{name!r} belongs in parameters: parameters = {{ {name} = {values[name]!r} }}")
+        return values
 
     @field_validator("base_url")
     @classmethod

@@ -1,8 +1,9 @@
 """How fast an endpoint is asked: slots that find their own number, minute limits, a gate, a circuit breaker.
 
 One Limiter per endpoint, shared by its annotators. The number of slots grows while answers come (doubling at first, then
-by one per round), shrinks by a third when the server says "too fast" or breaks down, and goes back when more slots bring
-more latency but no more answers, which is all that servers show that queue instead of refusing (vLLM, Ollama).
+by one per round) and shrinks by a third when the server says "too fast" or breaks down. Servers that queue instead of
+refusing (vLLM, Ollama) show nothing but latency: so now and then fewer slots are tried for a while, and kept where as
+many answers come as before.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ SHRINK = 0.67
 """Slots left after a sign of overload."""
 SHRINK_TOLD = 0.85
 """The same where the server says how long to wait: then waiting is the cure."""
-WORSE, BETTER = 1.15, 1.05
-"""More latency than this factor with less than that gain in throughput: the added slots only queue."""
-HOLD = 12
-"""Windows for which the number of slots then stays, before more are tried again."""
+FEWER, MORE = 0.75, 1.25
+"""Slots tried, relative to now."""
+AS_MANY, GAIN = 0.95, 1.05
+"""Answers a second, relative to before, that make fewer slots, or more, worth keeping."""
+HOLD = 20
+"""Windows between two trials that changed nothing."""
 BACKOFF_S, BACKOFF_CAP_S = 0.5, 30.0
 """Pause after the first failure, and at most; each further failure doubles it."""
 
@@ -79,8 +82,10 @@ class Limiter:
         self._growing = True
         self._shrunk_at = 0.0
         self._window = _Window(clock())
-        self._before: tuple[float, float, float] | None = None
-        self._hold = 0
+        self._ceiling = float(max_in_flight)
+        self._trial: tuple[float, float] | None = None
+        self._upward = False
+        self._hold = 2
 
     def ready_in(self, tokens: float = 0.0) -> float:
         """Return the seconds until a request may start: 0 now, infinity when a slot must become free first."""
@@ -107,8 +112,8 @@ class Limiter:
 
     def succeeded(self, latency_s: float) -> None:
         """Learn from an answer."""
-        if self.slots < self.max_in_flight and not self._hold:
-            self.slots = min(float(self.max_in_flight), self.slots + (1.0 if self._growing else 1.0 / self.slots))
+        if self.slots < self._ceiling:
+            self.slots = min(self._ceiling, self.slots + (1.0 if self._growing else 1.0 / self.slots))
         if self._window.add(latency_s, self._clock(), self.slots):
             self._judge()
 
@@ -120,6 +125,7 @@ class Limiter:
         if now - self._shrunk_at > max(self._window.typical_s, 0.05):  # once per round trip, not once per request of it
             self.slots = max(1.0, self.slots * (SHRINK_TOLD if retry_after else SHRINK))
             self._growing, self._shrunk_at = False, now
+            self._trial, self._hold = None, HOLD
 
     def close_gate(self, seconds: float) -> None:
         """Let nothing start for so long."""
@@ -136,20 +142,31 @@ class Limiter:
         return self._window.typical_s
 
     def _judge(self) -> None:
-        """Compare the last window with the one before: did more slots bring more answers, or only more waiting?"""
-        rate, latency, slots = self._window.close(self._clock())
-        if self._hold:
+        """Try fewer slots for a window, now and then more, and keep what does not cost answers."""
+        rate = self._window.close(self._clock())
+        if self._trial is None:
+            if self.slots < self._ceiling:
+                return  # still on its way up
             self._hold -= 1
-            if not self._hold:
-                self._before = None
+            if self._hold <= 0:
+                self._trial = (self._ceiling, rate)
+                wider = self._upward and self._ceiling < self.max_in_flight
+                self._move(self._ceiling * (MORE if wider else FEWER))
             return
-        if self._before is not None:
-            old_rate, old_latency, old_slots = self._before
-            if slots > old_slots * 1.1 and latency > old_latency * WORSE and rate < old_rate * BETTER:
-                self.slots = max(1.0, old_slots)
-                self._growing, self._hold = False, HOLD
+        before, usual = self._trial
+        wider = self._ceiling > before
+        if rate >= usual * (GAIN if wider else AS_MANY):
+            self._trial = (self._ceiling, max(rate, usual))  # kept; and one step further
+            self._move(self._ceiling * (MORE if wider else FEWER))
+            if self._ceiling != self._trial[0]:
                 return
-        self._before = (rate, latency, slots)
+        else:
+            self._move(before)
+        self._trial, self._upward, self._hold = None, not self._upward, HOLD
+
+    def _move(self, ceiling: float) -> None:
+        self._ceiling = min(float(self.max_in_flight), max(1.0, ceiling))
+        self.slots = self._ceiling
 
     def read_limits(self, limits: Mapping[str, str]) -> None:
         """Learn minute limits from x-ratelimit-* headers, where the settings do not state them."""
@@ -189,13 +206,12 @@ class _Window:
             self.typical_s = latency_s
         return self._count >= max(20, 2 * slots) and now - self._start >= 0.5
 
-    def close(self, now: float) -> tuple[float, float, float]:
-        seconds = max(now - self._start, 1e-9)
-        rate, latency = self._count / seconds, self._sum / self._count
-        slots = latency * rate  # Little's law: the requests that really were under way
+    def close(self, now: float) -> float:
+        """Return the answers a second of this window, and begin the next."""
+        rate = self._count / max(now - self._start, 1e-9)
+        self.typical_s = self._sum / self._count
         self._start, self._count, self._sum = now, 0, 0.0
-        self.typical_s = latency
-        return rate, latency, slots
+        return rate
 
 
 def _number(said: str | None) -> float | None:

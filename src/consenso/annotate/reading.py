@@ -21,6 +21,7 @@ from consenso.annotate.replies import (
     announces,
     doubts,
     emphasised,
+    json_objects,
     json_values,
     keyed_values,
     lines_of,
@@ -197,11 +198,13 @@ class ReplyReader:
         """What is stated in form: as the whole reply, in JSON, behind marks, on lines. All that is stated must agree."""
         if (whole := self._label(text)) is not None:
             return whole, "whole"
-        text = self._without_echo(text)
-        final, in_json = self._behind_marks(text, "final"), self._json(text)
+        in_json = self._json(text)
+        objects, beside = json_objects(text)
+        text = self._without_echo(beside)
+        final = self._behind_marks(text, "final")
         if final is not None:
             return (_CONFLICT if isinstance(in_json, str) and in_json != final else final), "mark"
-        sources = [("json", in_json), ("mark", self._behind_marks(text, "plain")), ("mark", self._keyed(text)), ("line", self._line(text))]
+        sources = [("json", in_json), ("mark", self._behind_marks(text, "plain")), ("mark", self._keyed(text)), ("line", self._line(text, least=1 if objects else 2))]
         stated = [(how, found) for how, found in sources if found is not None]
         labels = {found for _, found in stated if isinstance(found, str)}
         if any(found is _CONFLICT for _, found in stated) or len(labels) > 1:
@@ -391,10 +394,10 @@ class ReplyReader:
             return _CONFLICT  # aspects, each with an answer of its own
         return None if not found else _CONFLICT if len(found) > 1 else found.pop()
 
-    def _line(self, text: str) -> Any:
+    def _line(self, text: str, least: int = 2) -> Any:
         """A label on a line of its own, first, last or announced, where nothing else says another."""
         lines = lines_of(text)
-        if len(lines) < 2:
+        if len(lines) < least:
             return None
         found = {place: label for place, line in enumerate(lines) if (label := self._label(line)) is not None}
         labels = set(found.values())

@@ -76,25 +76,34 @@ def undecorated(line: str) -> str:
 # JSON
 
 
+def json_objects(text: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the JSON objects that stand in a text, and the text without them."""
+    place, decoder, found, kept = 0, json.JSONDecoder(strict=False, object_pairs_hook=_pairs), [], []
+    while (start := text.find("{", place)) >= 0:
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except ValueError:
+            value, end = _forgiving(text, start)
+        if isinstance(value, dict):
+            found.append(value)
+            kept.append(text[place:start])
+        else:
+            end = start + 1
+            kept.append(text[place:end])
+        place = end
+    return found, "".join([*kept, text[place:]])
+
+
 def json_values(text: str, keys: frozenset[str], ids: bool) -> Iterator[Any]:
     """Yield the values of label-like keys in every JSON object of the text; a key of a cut object counts if its value is whole.
 
     In an object without such a key, the strings under any other key but explanations and scores; with `ids` also the
     number of an object that holds nothing else.
     """
-    place, decoder, seen = 0, json.JSONDecoder(strict=False, object_pairs_hook=_pairs), False
-    while (place := text.find("{", place)) >= 0:
-        try:
-            value, end = decoder.raw_decode(text, place)
-        except ValueError:
-            value, end = _forgiving(text, place)
-        if value is None:
-            place += 1
-            continue
-        seen = True
-        yield from _fields(value, keys, ids)
-        place = end
-    if not seen and "{" in text:
+    objects, _ = json_objects(text)
+    for found in objects:
+        yield from _fields(found, keys, ids)
+    if not objects and "{" in text:
         listed = "|".join(sorted(map(re.escape, keys), key=len, reverse=True))
         whole = rf"[{{,]\s*[\"']({listed})[\"']\s*:\s*(?:\"([^\"\\\n]*)\"|'([^'\\\n]*)'|(-?\d+)\s*[,}}])"
         for match in re.finditer(whole, text, re.I):

@@ -80,7 +80,7 @@ class Loop:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._waiting = asyncio.Event()
         self.log.on_kept, self.log.on_pending = self._kept, self._pending
-        ticking, writing = self.start(self._tick()), self.start(self._write())
+        ticking, self._writer = self.start(self._tick()), self.start(self._write())
         with self._signals(), _rare_collections():
             try:
                 await asyncio.gather(*(desk.serve(self) for desk in self._desks))
@@ -95,7 +95,7 @@ class Loop:
                     self.tell()
                 finally:
                     ticking.cancel()
-                    writing.cancel()
+                    self._writer.cancel()
                     self.log.on_kept = self.log.on_pending = None
                     for desk in self._desks:
                         await desk.close()
@@ -161,7 +161,7 @@ class Loop:
             await asyncio.wait([task])
         for claim in list(self._claims.values()):  # what is left was sent and never answered
             self.log.unclaim(claim.number, list(claim.open.items()))
-        while self.log.waiting and self.log.failure is None and self._bug is None:
+        while self.log.waiting and self.log.failure is None and not self._writer.done():
             await asyncio.sleep(0.001)
 
     # the disk
@@ -173,9 +173,11 @@ class Loop:
                 await self._waiting.wait()
                 self._waiting.clear()
                 while self.log.begin():
+                    commit = disk.submit(self.log.commit)
                     try:
-                        await self._loop.run_in_executor(disk, self.log.commit)
-                    finally:
+                        await asyncio.shield(asyncio.wrap_future(commit))
+                    finally:  # also when the run ends: what has begun is committed before it counts
+                        commit.result()
                         self.log.tell()
                     await asyncio.sleep(GROUP_S)
 

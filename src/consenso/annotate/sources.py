@@ -45,7 +45,7 @@ class FrameSource:
     batch: int = BATCH
 
     def __post_init__(self) -> None:
-        ids, texts = self.frame["text_id"].map(str).tolist(), self.frame["text"].map(str).tolist()
+        ids, texts = ([str(value) for value in self.frame[name]] for name in ("text_id", "text"))
         self._rows = sorted(zip(ids, texts))
         self.count = len(self._rows)
 

@@ -130,7 +130,7 @@ def confidence(facts: Facts) -> Section:
         f"Mean confidence of the valid votes beside the share that is right, on {facts.open_words}; below the confidence "
         "how far it is too high (+) or too low (−)"
     )
-    blocks: list[Block] = [Note(ECE), Grid(caption, [Column("annotator"), *heads], rows)]
+    blocks: list[Block] = [Grid(caption, [Column("annotator"), *heads], rows), Note(ECE)]
     if unknown := sorted(set(kinds) - set(table["annotator"])):
         blocks.append(Note(f"Too few votes with confidence and gold to tell: {', '.join(unknown)}."))
     return Section(*section, blocks)
@@ -210,7 +210,7 @@ def cost(facts: Facts) -> Section:
         rows.append([Cell("all", tone="primary"), *_cost_cells(votes)])
     columns = ("votes", "tokens in", "tokens out", "USD", "USD per 1,000 votes", "seconds each", "invalid")
     caption = (
-        "What the votes cost; seconds: from the request to the answer, on average; ~ marks a variant of an annotator"
+        "Tokens, money and time of the votes that were asked for; seconds: mean time to an answer; ~ marks a variant"
     )
     blocks: list[Block] = [Grid(caption, [Column("annotator"), *(Column(name, True) for name in columns)], rows)]
     if unknown := sorted({str(who) for who, mine in votes.groupby("annotator") if mine["cost"].isna().all()}):

@@ -95,18 +95,25 @@ def _of_annotator(
         given = as_ids(mine["label"], schema, nothing).where(asked)
         columns[f"{name}_rep{repetition}"] = given.reset_index(drop=True)
         columns[f"{name}_rep{repetition}_conf"] = mine["confidence"].astype(float).reset_index(drop=True)
-    counts = (
-        pd.crosstab(votes["text_id"], votes["label"])
-        .reindex(ids, fill_value=0)
-        .reindex(columns=list(schema.names), fill_value=0)
-    )
-    own, best = leader(counts)
+    own, best = leader(_count(votes, ids, schema.names))
     asked = votes.groupby("text_id").size().reindex(ids)
     columns[f"{name}_consensus"] = as_ids(own, schema, nothing).where(asked.notna()).reset_index(drop=True)
     columns[f"{name}_consensus_score"] = (best / asked).reset_index(drop=True)
     seconds = votes.groupby("text_id")["latency_s"].sum(min_count=1) if "latency_s" in votes else pd.Series(dtype=float)
     columns[f"{name}_annotation_time_sec"] = seconds.reindex(ids).astype(float).reset_index(drop=True)
     return pd.DataFrame(columns), own.reset_index(drop=True)
+
+
+def _count(votes: pd.DataFrame, ids: pd.Series, names: Sequence[str]) -> pd.DataFrame:
+    """How many votes each label (columns) has for each text (rows)."""
+    import numpy as np
+    import pandas as pd
+
+    rows, columns = pd.Index(ids), pd.Index(names)
+    table = np.zeros((len(rows), len(columns)), dtype="int64")
+    valid = votes[votes["label"].isin(columns)]
+    np.add.at(table, (rows.get_indexer(valid["text_id"]), columns.get_indexer(valid["label"])), 1)
+    return pd.DataFrame(table, rows, columns)
 
 
 def leader(counts: pd.DataFrame) -> tuple[pd.Series, pd.Series]:

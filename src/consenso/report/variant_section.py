@@ -19,7 +19,6 @@ from consenso.report.blocks import (
     number,
     percent,
     points,
-    words,
 )
 from consenso.report.facts import Facts
 from consenso.report.plots import flip_rates
@@ -64,12 +63,16 @@ def _most_moved(table: pd.DataFrame) -> str:
         f"Asked in another way, an annotator changed up to {percent(row['flip_rate'])} of its labels "
         f"({name_of(row)}: {count(row['flipped'])} of {count(row['n'])})"
     )
-    if table["consensus_flip_rate"].notna().any():
+    if not row["flipped"]:
+        said = f"Asked in another way, no annotator changed any of its labels ({count(table['n'].sum())} compared)"
+    if table["consensus_flip_rate"].max() > 0:
         row = table.loc[table["consensus_flip_rate"].idxmax()]
         said += (
             f", and with one variant in its annotator’s place up to {percent(row['consensus_flip_rate'])} of the majorities "
             f"changed ({name_of(row)}: {count(row['consensus_flipped'])} of {count(row['n_consensus'])})"
         )
+    elif table["consensus_flip_rate"].notna().any():
+        said += ", and no majority changed with a variant in its annotator’s place"
     return f"{said}: that much the choice among these ways of asking could have moved the labels (“prompt hacking”)."
 
 
@@ -88,7 +91,8 @@ def _grid(table: pd.DataFrame) -> Grid:
     rows = []
     for _, row in table.iterrows():
         spread = MISSING if absent(row["low"]) else f"{percent(row['low'])} to {percent(row['high'])}"
-        shifted = "" if absent(row["shifted_label"]) else words(row["shifted_label"])
+        moved = not absent(row["shifted_label"]) and row["largest_shift"] != 0
+        shifted = str(row["shifted_label"]) if moved else ""
         majorities = f"{count(row['consensus_flipped'])} of {count(row['n_consensus'])}"
         rows.append(
             [
