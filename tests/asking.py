@@ -23,7 +23,9 @@ SCHEMA = LabelSchema.from_names(LABELS)
 def texts(count: int = 20, start: int = 0) -> pd.DataFrame:
     """Texts t000 … with words of their own."""
     numbers = range(start, start + count)
-    return pd.DataFrame({"text_id": [f"t{n:03d}" for n in numbers], "text": [f"this is text number {n}" for n in numbers]})
+    return pd.DataFrame(
+        {"text_id": [f"t{n:03d}" for n in numbers], "text": [f"this is text number {n}" for n in numbers]}
+    )
 
 
 def mock(**options: Any) -> MockServer:
@@ -34,7 +36,13 @@ def mock(**options: Any) -> MockServer:
 def settings_for(server: MockServer | str, *annotators: Mapping[str, Any], **more: Any) -> AnnotateSettings:
     """Settings whose endpoint `lab` is the server; without annotators, one called gpt."""
     url = server if isinstance(server, str) else server.url
-    endpoint = {"base_url": f"{url}/v1", "structured": "off", "timeout_s": 5, "patience_s": 5, **more.pop("endpoint", {})}
+    endpoint = {
+        "base_url": f"{url}/v1",
+        "structured": "off",
+        "timeout_s": 5,
+        "patience_s": 5,
+        **more.pop("endpoint", {}),
+    }
     listed = [{"model": f"lab/{one.get('name', 'gpt')}", "name": "gpt", **one} for one in annotators or [{}]]
     return AnnotateSettings.read({"annotators": listed, "endpoints": {"lab": endpoint}, "drain_s": 5, **more})
 

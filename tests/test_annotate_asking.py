@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from asking import LABELS, SCHEMA, ask, bodies, by_name, mock, prompts, sent, settings_for, statuses, texts
 
+from asking import LABELS, SCHEMA, ask, bodies, by_name, mock, prompts, sent, settings_for, statuses, texts
 from consenso.annotate import LLMAnnotator, annotate_texts
 from consenso.annotate.variants import VariantCount
 from consenso.errors import BudgetError, ConfigError, EndpointError, IncompleteError
 from consenso.labels import LabelSchema
-
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +53,19 @@ def test_one_text_more_is_one_request_per_annotator_and_repetition(tmp_path: Pat
         {"model": "lab/other"}, {"abstain": "unclear"}, {"extra_body": {"x": 1}}, {"structured": "json_schema"},
     ],
 )  # fmt: skip
-def test_whatever_may_change_an_answer_asks_all_of_that_annotators_and_none_of_the_others(change: dict, tmp_path: Path) -> None:
+def test_whatever_may_change_an_answer_asks_all_of_that_annotators_and_none_of_the_others(
+    change: dict, tmp_path: Path
+) -> None:
     with mock() as server:
         ask(tmp_path / "log", settings_for(server, {"name": "a"}, {"name": "b"}), texts(5))
         ask(tmp_path / "log", settings_for(server, {"name": "a", **change}, {"name": "b"}), texts(5))
         assert sent(server) == 10 + 5
 
 
-@pytest.mark.parametrize("change", [{"price": {"input": 1, "output": 1}}, {"logprobs": "on"}, {"reask": 0}, {"name": "renamed", "model": "lab/a"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"price": {"input": 1, "output": 1}}, {"logprobs": "on"}, {"reask": 0}, {"name": "renamed", "model": "lab/a"}],
+)
 def test_what_changes_no_answer_asks_nothing(change: dict, tmp_path: Path) -> None:
     with mock() as server:
         ask(tmp_path / "log", settings_for(server, {"name": "a"}), texts(5))
@@ -72,7 +76,9 @@ def test_what_changes_no_answer_asks_nothing(change: dict, tmp_path: Path) -> No
 def test_one_character_of_a_prompt_file_is_another_prompt(tmp_path: Path) -> None:
     with mock() as server:
         for ending in (".", "!"):
-            ask(tmp_path / "log", settings_for(server, {"prompt": f"{{labels}}\nWhich one{ending}\n{{text}}"}), texts(5))
+            ask(
+                tmp_path / "log", settings_for(server, {"prompt": f"{{labels}}\nWhich one{ending}\n{{text}}"}), texts(5)
+            )
         assert sent(server) == 10
 
 
@@ -88,7 +94,9 @@ def test_a_changed_text_is_asked_again_and_its_old_answer_never_read(tmp_path: P
 def test_repetitions_are_requests_of_their_own_also_for_equal_texts(tmp_path: Path) -> None:
     equal = pd.DataFrame({"text_id": ["a", "b"], "text": ["the same", "the same"]})
     with mock(answer="sample") as server:
-        _, votes = ask(tmp_path / "log", settings_for(server, {"repetitions": 5, "parameters": {"temperature": 1.0}}), equal)
+        _, votes = ask(
+            tmp_path / "log", settings_for(server, {"repetitions": 5, "parameters": {"temperature": 1.0}}), equal
+        )
         assert sent(server) == 10
         assert sorted(body["seed"] for body in bodies(server)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert votes.groupby("text_id")["repetition"].apply(list).tolist() == [[0, 1, 2, 3, 4]] * 2
@@ -140,7 +148,12 @@ def test_descriptions_examples_and_the_noun_stand_in_the_prompt(tmp_path: Path) 
     schema = LabelSchema.from_names(LABELS, {"positive": "praise of any kind"})
     with mock() as server:
         examples = [{"text": "Great!", "label": "positive"}, {"text": "Awful </text>", "label": "negative"}]
-        ask(tmp_path / "log", settings_for(server, {"noun": "film review", "examples": examples}), texts(1), schema=schema)
+        ask(
+            tmp_path / "log",
+            settings_for(server, {"noun": "film review", "examples": examples}),
+            texts(1),
+            schema=schema,
+        )
         system = bodies(server)[0]["messages"][0]["content"]
     assert "positive: praise of any kind" in system
     assert "film review" in system
@@ -349,7 +362,9 @@ def test_a_request_the_server_does_not_take_fails_alone(tmp_path: Path) -> None:
         ({"fault_everywhere": True, "rate_truncated_json": 1.0}, {}, r"not as a chat API does", 2),
     ],
 )
-def test_what_is_wrong_with_an_endpoint_is_said_in_one_line(options: dict, endpoint: dict, said: str, code: int, tmp_path: Path) -> None:
+def test_what_is_wrong_with_an_endpoint_is_said_in_one_line(
+    options: dict, endpoint: dict, said: str, code: int, tmp_path: Path
+) -> None:
     with mock(**options) as server:
         started = time.monotonic()
         asked, votes = ask(tmp_path / "log", settings_for(server, endpoint=endpoint), environment={"KEY": "wrong"})
@@ -371,7 +386,9 @@ def test_a_wrong_address_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_missing_key_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     with mock() as server:
-        with pytest.raises(ConfigError, match=r"no API key; set the environment variable KEY \(or a line KEY=… in .env\)"):
+        with pytest.raises(
+            ConfigError, match=r"no API key; set the environment variable KEY \(or a line KEY=… in .env\)"
+        ):
             ask(tmp_path / "log", settings_for(server, endpoint={"key_env": "KEY"}))
         assert sent(server) == 0
 
@@ -379,7 +396,12 @@ def test_a_missing_key_is_said_before_anything_is_sent(tmp_path: Path) -> None:
 def test_keys_and_headers_come_from_the_environment_and_stay_out_of_the_log(tmp_path: Path) -> None:
     with mock(auth_key="s3cret") as server:
         endpoint = {"key_env": "KEY", "headers": {"X-Team": "${TEAM}"}}
-        asked, _ = ask(tmp_path / "log", settings_for(server, endpoint=endpoint), texts(2), environment={"KEY": "s3cret", "TEAM": "blue"})
+        asked, _ = ask(
+            tmp_path / "log",
+            settings_for(server, endpoint=endpoint),
+            texts(2),
+            environment={"KEY": "s3cret", "TEAM": "blue"},
+        )
         asked.raise_incomplete()
         headers = {name.lower(): value for name, value in server.requests[-1]["headers"].items()}
     assert headers["x-team"] == "blue"
@@ -439,7 +461,9 @@ def test_settled_texts_are_not_asked_further(tmp_path: Path) -> None:
         asked.raise_incomplete()
         assert sent(server) == 10 + 10 + 2
         assert statuses(votes[votes["annotator"] == "c"]) == {"settled": 8, "ok": 2}
-        _, votes = ask(tmp_path / "log", settings_for(server, *annotators), texts(10))  # without settling, they are asked
+        _, votes = ask(
+            tmp_path / "log", settings_for(server, *annotators), texts(10)
+        )  # without settling, they are asked
         assert sent(server) == 30
     assert statuses(votes) == {"ok": 30}
 
@@ -447,7 +471,9 @@ def test_settled_texts_are_not_asked_further(tmp_path: Path) -> None:
 def test_settling_by_posterior_stops_when_it_is_sure(tmp_path: Path) -> None:
     with mock(answer="fixed:positive") as server:
         settle = {"when": "posterior", "posterior": 0.9995}
-        asked, votes = ask(tmp_path / "log", settings_for(server, *[{"name": n} for n in "abcde"], settle=settle), texts(30))
+        asked, votes = ask(
+            tmp_path / "log", settings_for(server, *[{"name": n} for n in "abcde"], settle=settle), texts(30)
+        )
         asked.raise_incomplete()
         assert sent(server) == 30 * 3
     assert statuses(votes)["settled"] == 60
@@ -455,11 +481,15 @@ def test_settling_by_posterior_stops_when_it_is_sure(tmp_path: Path) -> None:
 
 def test_variants_are_asked_apart_and_compared(tmp_path: Path) -> None:
     def answer(body: dict, n: int) -> str:
-        return "negative" if body["temperature"] == 1.0 and "number 1" in body["messages"][-1]["content"] else "positive"
+        return (
+            "negative" if body["temperature"] == 1.0 and "number 1" in body["messages"][-1]["content"] else "positive"
+        )
 
     with mock(answer=answer) as server:
         variants = {"hot": {"parameters": {"temperature": 1.0}}}
-        asked, votes = ask(tmp_path / "log", settings_for(server, {"name": "a", "variants": variants}, {"name": "b"}, {"name": "c"}))
+        asked, votes = ask(
+            tmp_path / "log", settings_for(server, {"name": "a", "variants": variants}, {"name": "b"}, {"name": "c"})
+        )
         assert sent(server) == 80
     counted = VariantCount({"a~hot": "a"})
     counted.add(votes)
@@ -491,7 +521,12 @@ def test_ollama_is_asked_by_its_own_protocol(tmp_path: Path) -> None:
         asked, votes = ask(tmp_path / "log", settings, texts(3), environment={"OLLAMA_HOST": server.url})
         asked.raise_incomplete()
         body = bodies(server)[0]
-    assert (body["options"]["num_ctx"], body["options"]["temperature"], body["think"], body["stream"]) == (2048, 0.0, False, False)
+    assert (body["options"]["num_ctx"], body["options"]["temperature"], body["think"], body["stream"]) == (
+        2048,
+        0.0,
+        False,
+        False,
+    )
     assert body["format"]["properties"]["label"]["enum"] == list(LABELS)
     assert votes["label"].notna().all()
     assert votes["confidence"].notna().all()
@@ -518,7 +553,9 @@ def test_a_model_that_is_not_pulled_is_said_with_the_command(tmp_path: Path) -> 
     with mock(models=("llama3.1:8b",)) as server:
         settings = settings_for(server, {"name": "q", "model": "ollama/qwen3:8b"})
         asked, _ = ask(tmp_path / "log", settings, texts(3), environment={"OLLAMA_HOST": server.url})
-        with pytest.raises(EndpointError, match=r"knows no model 'qwen3:8b'.*it has: llama3.1:8b.*ollama pull qwen3:8b"):
+        with pytest.raises(
+            EndpointError, match=r"knows no model 'qwen3:8b'.*it has: llama3.1:8b.*ollama pull qwen3:8b"
+        ):
             asked.raise_incomplete()
 
 
@@ -533,7 +570,10 @@ def test_an_annotator_that_turns_constant_raises_an_alarm(tmp_path: Path) -> Non
     with mock(answer=answer) as server:
         seen: list[dict] = []
         asked, _ = ask(
-            tmp_path / "log", settings_for(server, {"name": "stuck"}, {"name": "fine"}), texts(700), progress=seen.append
+            tmp_path / "log",
+            settings_for(server, {"name": "stuck"}, {"name": "fine"}),
+            texts(700),
+            progress=seen.append,
         )
     assert ("stuck", "constant") in {alarm[:2] for alarm in asked.ended.alarms}
     assert not any(alarm[0] == "fine" for alarm in asked.ended.alarms)

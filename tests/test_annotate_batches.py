@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import LABELS, ask, mock, sent, settings_for, statuses, texts
 
+from asking import LABELS, ask, mock, sent, settings_for, statuses, texts
 from consenso.annotate import batches
 from consenso.errors import ConfigError, EndpointError, IncompleteError
 
@@ -68,7 +68,9 @@ def test_online_and_batch_answers_complete_each_other(tmp_path: Path) -> None:
         ask(tmp_path / "log", batched(server, PLAIN), texts(8))
         asked, votes = ask(tmp_path / "log", batched(server), texts(20))
         asked.raise_incomplete()
-        lines = next(one["body"] for one in server.requests if one["path"].endswith("/batches") and one["method"] == "POST")
+        lines = next(
+            one["body"] for one in server.requests if one["path"].endswith("/batches") and one["method"] == "POST"
+        )
         assert lines["metadata"]["consenso"].startswith("consenso-")
         assert sum(server.asked.values()) == 20
     assert statuses(votes) == {"ok": 20}

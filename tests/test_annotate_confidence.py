@@ -21,13 +21,19 @@ def tokens(*steps: dict[str, float]) -> list[tuple[str, list[tuple[str, float]]]
 
 
 def test_one_token_labels_are_normalised_over_the_labels() -> None:
-    found = label_probabilities(tokens({"positive": 0.6, "negative": 0.2, "hello": 0.2}), "positive", THREE.names, THREE, "name")
+    found = label_probabilities(
+        tokens({"positive": 0.6, "negative": 0.2, "hello": 0.2}), "positive", THREE.names, THREE, "name"
+    )
     assert found == pytest.approx({"positive": 0.75, "negative": 0.25, "very positive": 0.0})
 
 
 def test_all_beginnings_of_a_label_count_for_it() -> None:
     found = label_probabilities(
-        tokens({"pos": 0.5, "positive": 0.2, " Positive": 0.1, "neg": 0.2}, {"itive": 1.0}), "positive", THREE.names, THREE, "name"
+        tokens({"pos": 0.5, "positive": 0.2, " Positive": 0.1, "neg": 0.2}, {"itive": 1.0}),
+        "positive",
+        THREE.names,
+        THREE,
+        "name",
     )
     assert found == pytest.approx({"positive": 0.8, "negative": 0.2, "very positive": 0.0})
 
@@ -53,7 +59,15 @@ def test_ids_of_two_digits() -> None:
 
 
 def test_the_label_in_json_is_found_behind_what_was_thought_before() -> None:
-    steps = [{"{": 1.0}, {'"why"': 1.0}, {': "not ': 1.0}, {"negative": 1.0}, {'", ': 1.0}, {'"label"': 1.0}, {': "': 1.0}]
+    steps = [
+        {"{": 1.0},
+        {'"why"': 1.0},
+        {': "not ': 1.0},
+        {"negative": 1.0},
+        {'", ': 1.0},
+        {'"label"': 1.0},
+        {': "': 1.0},
+    ]
     found = label_probabilities(
         tokens(*steps, {"positive": 0.7, "negative": 0.3}, {'"}': 1.0}), "positive", THREE.names, THREE, "json"
     )
@@ -77,7 +91,13 @@ def test_an_overconfident_annotator_is_calibrated_on_gold(method: str) -> None:
     correct = rng.random(n) < 0.6
     gold = pd.Series(["a"] * n, index=[f"t{i}" for i in range(n)])
     votes = pd.DataFrame(
-        {"text_id": gold.index, "annotator": "llm", "repetition": 0, "label": np.where(correct, "a", "b"), "confidence": confidence}
+        {
+            "text_id": gold.index,
+            "annotator": "llm",
+            "repetition": 0,
+            "label": np.where(correct, "a", "b"),
+            "confidence": confidence,
+        }
     )
     (row,) = calibrate_confidence(votes, gold, method=method).to_dict("records")
     assert (row["n"], row["accuracy"]) == (n, pytest.approx(correct.mean()))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from asking import mock, sent, texts
 from mock_server import MockServer
 
+from asking import mock, sent, texts
 from consenso.annotate.logreading import LogReader
 
 IN_FLIGHT = 16
@@ -75,7 +75,10 @@ def finish(file: Path, out: Path) -> str:
 def answers(out: Path) -> dict[tuple[str, int], str]:
     """What the log holds: (text, repetition) → label."""
     with LogReader(out / "votelog.sqlite") as log:
-        return {(i, r): label for i, r, label in log.read("SELECT text_id, repetition, label FROM answers WHERE label IS NOT NULL")}
+        return {
+            (i, r): label
+            for i, r, label in log.read("SELECT text_id, repetition, label FROM answers WHERE label IS NOT NULL")
+        }
 
 
 @pytest.fixture
@@ -136,7 +139,9 @@ def test_kill_9_at_twenty_random_moments(tmp_path: Path, server: MockServer) -> 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 3)])
-def test_a_signal_drains_commits_and_exits(number: signal.Signals, code: int, tmp_path: Path, server: MockServer) -> None:
+def test_a_signal_drains_commits_and_exits(
+    number: signal.Signals, code: int, tmp_path: Path, server: MockServer
+) -> None:
     file, out = experiment(tmp_path, server), tmp_path / "run"
     process = start(file, out)
     wait_until(lambda: sent(server) >= 60)
@@ -179,13 +184,17 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("needs root to mount a small file system")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(place)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=False)
 
 
-def test_a_full_disk_stops_in_one_line_and_the_run_goes_on_elsewhere(tmp_path: Path, tiny_disk: Path, server: MockServer) -> None:
+def test_a_full_disk_stops_in_one_line_and_the_run_goes_on_elsewhere(
+    tmp_path: Path, tiny_disk: Path, server: MockServer
+) -> None:
     file = experiment(tmp_path, server, count=3000)
     process = start(file, tiny_disk / "run")
     _, errors = process.communicate(timeout=60)

@@ -111,7 +111,11 @@ def test_minute_limits_are_learned_from_headers() -> None:
     clock = Clock()
     limiter = Limiter(100, clock=clock)
     limiter.read_limits(
-        {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m0s"}
+        {
+            "x-ratelimit-limit-requests": "60",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "1m0s",
+        }
     )
     assert limiter.ready_in() > 0
     clock.now += 5
@@ -163,7 +167,9 @@ def test_retry_after_in_all_its_forms(headers: dict[str, str], seconds: float | 
     assert retry_after(headers, now=60.0) == seconds
 
 
-@pytest.mark.parametrize(("said", "seconds"), [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("7", 7), ("soon", None)])
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("1s", 1), ("6m0s", 360), ("120ms", 0.12), ("1h2m3.5s", 3723.5), ("7", 7), ("soon", None)]
+)
 def test_durations_in_headers(said: str, seconds: float | None) -> None:
     assert duration_s(said) == seconds
 
@@ -172,7 +178,12 @@ def test_durations_in_headers(said: str, seconds: float | None) -> None:
     ("status", "body", "kind", "maybe_paid"),
     [
         (429, '{"error": {"message": "Rate limit reached"}}', "rate", False),
-        (429, '{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}', "quota", False),
+        (
+            429,
+            '{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}',
+            "quota",
+            False,
+        ),
         (401, '{"error": {"message": "Incorrect API key provided: sk-123"}}', "auth", False),
         (404, '{"error": {"message": "The model does not exist", "code": "model_not_found"}}', "missing", False),
         (400, '{"error": {"message": "maximum context length is 8192 tokens"}}', "too_long", False),

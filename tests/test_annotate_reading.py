@@ -34,7 +34,11 @@ def corpus(name: str) -> list[dict[str, Any]]:
 
 def read(line: dict[str, Any]) -> Any:
     return parse(
-        line["reply"], line["labels"], form=line["answer"], finish=line.get("finish", "stop"), abstain=line.get("abstain")
+        line["reply"],
+        line["labels"],
+        form=line["answer"],
+        finish=line.get("finish", "stop"),
+        abstain=line.get("abstain"),
     )
 
 
@@ -102,13 +106,33 @@ def test_a_label_that_was_not_offered_is_invalid() -> None:
     assert parse("neutral", SENTIMENT, shown=["negative", "positive"]).status == "invalid_label"
 
 
-NAMES = ["positive", "very positive", "{braces}", "4K", 'say "yes"', "日本", "שלום", "👍", "a/b", "C++", "not sure", "yes", "I", "10"]
+NAMES = [
+    "positive",
+    "very positive",
+    "{braces}",
+    "4K",
+    'say "yes"',
+    "日本",
+    "שלום",
+    "👍",
+    "a/b",
+    "C++",
+    "not sure",
+    "yes",
+    "I",
+    "10",
+]
 names = st.lists(st.sampled_from(NAMES), min_size=2, max_size=6, unique=True)
 readers = functools.cache(lambda chosen, form: ReplyReader(LabelSchema.from_names(chosen), form=form))
 
 
 @settings(max_examples=300, deadline=None)
-@given(names, st.text(max_size=120), st.sampled_from(["name", "id", "json"]), st.sampled_from(["stop", "length", "content_filter", None]))
+@given(
+    names,
+    st.text(max_size=120),
+    st.sampled_from(["name", "id", "json"]),
+    st.sampled_from(["stop", "length", "content_filter", None]),
+)
 def test_any_text_gets_a_reading(chosen: list[str], reply: str, form: Any, finish: str | None) -> None:
     answer = readers(tuple(chosen), form).read(reply, finish)
     assert answer.status in VOTE_STATUSES
@@ -133,14 +157,20 @@ def test_a_label_in_any_plain_form_is_found(chosen: list[str], data: st.DataObje
 @given(names, st.data())
 def test_a_label_in_json_is_found_whatever_its_name(chosen: list[str], data: st.DataObject) -> None:
     label = data.draw(st.sampled_from(chosen))
-    reply = json.dumps({"reasoning": data.draw(st.text(max_size=40)), "label": label}, ensure_ascii=data.draw(st.booleans()))
+    reply = json.dumps(
+        {"reasoning": data.draw(st.text(max_size=40)), "label": label}, ensure_ascii=data.draw(st.booleans())
+    )
     assert readers(tuple(chosen), "json").read(reply).label == label
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(["negative", "neutral", "positive"]), min_size=2, max_size=2, unique=True), st.data())
 def test_two_labels_are_none(pair: list[str], data: st.DataObject) -> None:
-    form = data.draw(st.sampled_from(["{} {}", "{}, {}", "{} or {}", "{}\n{}", "Answer: {}\nAnswer: {}", '{{"label": ["{}", "{}"]}}', "{}/{}"]))
+    form = data.draw(
+        st.sampled_from(
+            ["{} {}", "{}, {}", "{} or {}", "{}\n{}", "Answer: {}\nAnswer: {}", '{{"label": ["{}", "{}"]}}', "{}/{}"]
+        )
+    )
     assert ReplyReader(SENTIMENT).read(form.format(*pair)).label is None
 
 

@@ -7,17 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import SCHEMA
 
+from asking import SCHEMA
 from consenso.annotate import AnnotateSettings
 from consenso.annotate.askers import Asker, make_askers
 from consenso.annotate.endpoints import aliases, family_of, providers, read_environment
-from consenso.annotate.prompting import Compiled, Example, packaged_prompts, read_prompt, render, sanitise, shorten, wrap
+from consenso.annotate.prompting import (
+    Compiled,
+    Example,
+    packaged_prompts,
+    read_prompt,
+    render,
+    sanitise,
+    shorten,
+    wrap,
+)
 from consenso.errors import ConfigError
 from consenso.labels import LabelSchema
 
 
-def asker(environment: dict[str, str] | None = None, endpoints: dict[str, Any] | None = None, **annotator: Any) -> Asker:
+def asker(
+    environment: dict[str, str] | None = None, endpoints: dict[str, Any] | None = None, **annotator: Any
+) -> Asker:
     settings = AnnotateSettings.read({"annotators": [{"name": "a", **annotator}], "endpoints": endpoints or {}})
     return make_askers(settings, SCHEMA, environment or {})[0]
 
@@ -56,7 +67,11 @@ def test_every_short_name_means_something(name: str) -> None:
     found = asker(model=name)
     assert found.endpoint.name == "ollama"
     variants = make_askers(
-        AnnotateSettings.read({"annotators": [{"name": "a", "model": name, "variants": list(known.get("variants", {}))}]}), SCHEMA, {}
+        AnnotateSettings.read(
+            {"annotators": [{"name": "a", "model": name, "variants": list(known.get("variants", {}))}]}
+        ),
+        SCHEMA,
+        {},
     )
     assert len(variants) == 1 + len(known.get("variants", {}))
 
@@ -95,7 +110,11 @@ def test_an_endpoint_of_ones_own_needs_an_address() -> None:
 
 def test_settings_of_a_known_provider_can_be_changed() -> None:
     found = asker(model="groq/x", endpoints={"groq": {"rpm": 30, "max_in_flight": 2}})
-    assert (found.endpoint.rpm, found.endpoint.max_in_flight, found.endpoint.base_url) == (30, 2, "https://api.groq.com/openai/v1")
+    assert (found.endpoint.rpm, found.endpoint.max_in_flight, found.endpoint.base_url) == (
+        30,
+        2,
+        "https://api.groq.com/openai/v1",
+    )
 
 
 def test_an_unknown_parameter_can_be_sent_on_purpose() -> None:

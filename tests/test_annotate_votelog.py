@@ -157,7 +157,9 @@ def test_it_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "text.sqlite").write_text("this is no database, but it is long enough to look like a file of some kind" * 20)
+    (tmp_path / "text.sqlite").write_text(
+        "this is no database, but it is long enough to look like a file of some kind" * 20
+    )
     with pytest.raises(DataError, match="no vote log"):
         VoteLog(tmp_path / "text.sqlite")
     other = sqlite3.connect(tmp_path / "other.sqlite")
@@ -177,7 +179,9 @@ def tiny_disk(tmp_path: Path):
     place.mkdir()
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("needs root to mount a small file system")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=False)

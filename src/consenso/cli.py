@@ -249,7 +249,7 @@ def annotate(
         (_plan_votes if planning else _probe)(experiment, out, changes, as_json)
         return
     _run(experiment, out, changes, until="annotate", wait=not no_wait, batch=batch)
-    from consenso.overview import describe_votes, describe_vote_log
+    from consenso.overview import describe_vote_log, describe_votes
 
     folder = _made(experiment, out, changes)
     _show(describe_votes(folder), as_json)
@@ -280,10 +280,16 @@ def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as
     known = [row["cost"] for row in rows if row["cost"] is not None]
     budget = read_experiment(experiment, changes)[0].annotate.budget
     limit = "" if budget is None else f"; annotate.budget is {budget:g} USD"
-    click.echo(f"in all: {sum(row['to_ask'] for row in rows):,} requests, about {sum(known):.4f} USD{limit}. Nothing was sent.")
+    click.echo(
+        f"in all: {sum(row['to_ask'] for row in rows):,} requests, about {sum(known):.4f} USD{limit}. Nothing was sent."
+    )
 
 
-_PLAN_WORDS = {"waiting": "in batch files", "too_long": "too long to be asked", "duplicates": "of texts that stand twice (share_duplicates)"}
+_PLAN_WORDS = {
+    "waiting": "in batch files",
+    "too_long": "too long to be asked",
+    "duplicates": "of texts that stand twice (share_duplicates)",
+}
 
 
 def _probe(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
@@ -313,7 +319,9 @@ def _opened(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> tup
 @cli.command()
 @click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
 @click.option("--annotator", "annotators", multiple=True, help="Only this annotator (repeatable).")
-@click.option("--status", "statuses", multiple=True, help="Only answers of this status (repeatable), such as unparsable.")
+@click.option(
+    "--status", "statuses", multiple=True, help="Only answers of this status (repeatable), such as unparsable."
+)
 @click.option("--label", "labels", multiple=True, help="Only this label (repeatable).")
 @click.option("--text", "texts", multiple=True, help="Only this text id (repeatable).")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to print.")
@@ -368,7 +376,9 @@ def _show_rows(rows: list[dict[str, Any]], *, drop_zeros: bool = False) -> None:
 
     frame = pd.DataFrame(rows)
     if drop_zeros and len(frame):
-        frame = frame[[name for name in frame.columns if not frame[name].map(lambda value: value == 0 or value is None).all()]]
+        frame = frame[
+            [name for name in frame.columns if not frame[name].map(lambda value: value == 0 or value is None).all()]
+        ]
     _show(frame, as_json=False)
 
 

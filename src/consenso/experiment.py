@@ -15,9 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consenso.annotate import EmbeddingAnnotator, calibrate_confidence, check_annotators, describe_annotators, read_votes
-from consenso.annotate.asking import Voters, embedding_votes, make_voters, merge_votes
-from consenso.annotate.collecting import ask_all, votes_from_log
+from consenso.annotate import (
+    EmbeddingAnnotator,
+    calibrate_confidence,
+    check_annotators,
+    describe_annotators,
+    read_votes,
+)
+from consenso.annotate.asking import embedding_votes, make_voters, merge_votes
+from consenso.annotate.collecting import Voters, ask_all, votes_from_log
 from consenso.annotate.counting import VoteCount
 from consenso.annotate.endpoints import read_environment
 from consenso.annotate.exemplars import draw_examples, needs_gold
@@ -226,7 +232,8 @@ def _annotate(this: Run) -> dict[str, Any]:
     settings, folder, schema = this.experiment.annotate, this.folder, this.schema
     if not settings.annotators and not settings.imports:
         raise ConfigError(
-            "nobody votes: add to the experiment file [[annotate.annotators]] (LLMs, embedded zero-shot) or [[annotate.imports]] (votes you have)"
+            "nobody votes: add to the experiment file [[annotate.annotators]] (LLMs, embedded zero-shot) or "
+            "[[annotate.imports]] (votes you have)"
         )
     drawn = _prepare_prompts(this)
     voters = make_voters(settings, schema, read_environment(this.base), base=this.base, drawn=drawn)
@@ -502,7 +509,9 @@ def _annotate_depends(this: Run) -> Any:
     embedded = [one for one in settings.annotators if isinstance(one, EmbeddingAnnotator)]
     encoders = {one.encoder: encoder_fingerprint(one.encoder) for one in embedded}
     files = [fingerprint_source(source.source, this.base) for source in settings.imports]
-    prompts = {one.prompt: read_prompt(one.prompt, this.base).text for one in settings.annotators if hasattr(one, "prompt")}
+    prompts = {
+        one.prompt: read_prompt(one.prompt, this.base).text for one in settings.annotators if hasattr(one, "prompt")
+    }
     answers = settings.model_dump(mode="json", exclude=HOW_NOT_WHAT)
     return [answers, encoders, files, prompts, this.folder.record().get("labels")]
 

@@ -55,15 +55,18 @@ class Experiment(Settings):
                 raise ValueError(f"compare: arm {arm!r} is compared but not trained; add it to finetune.arms")
         return self
 
-
     def by_batch(self) -> Self:
         """Return the experiment with its LLM annotators asked by batch files, where their endpoints take them."""
         chosen = [
-            one.model_copy(update={"batch": True}) if isinstance(one, LLMAnnotator) and takes_batches(one, self.annotate.endpoints) else one
+            one.model_copy(update={"batch": True})
+            if isinstance(one, LLMAnnotator) and takes_batches(one, self.annotate.endpoints)
+            else one
             for one in self.annotate.annotators
         ]
         if not any(isinstance(one, LLMAnnotator) and one.batch for one in chosen):
-            raise ConfigError("--batch: no annotator's endpoint takes batch files as far as known; set batch = true in [annotate.endpoints.NAME]")
+            raise ConfigError(
+                "--batch: no annotator's endpoint takes batch files as far as known; set batch = true in [annotate.endpoints.NAME]"
+            )
         return self.model_copy(update={"annotate": self.annotate.model_copy(update={"annotators": chosen})})
 
 

@@ -8,21 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consenso.annotate.asking import make_voters
 from consenso.annotate.askers import Asker
+from consenso.annotate.asking import make_voters
 from consenso.annotate.clients import CallError
 from consenso.annotate.collecting import open_transport
 from consenso.annotate.counting import VoteCount
 from consenso.annotate.endpoints import read_environment
+from consenso.annotate.explaining import explain
 from consenso.annotate.logreading import LogReader
 from consenso.annotate.logview import describe_log
 from consenso.annotate.planning import plan_questions
 from consenso.annotate.probing import probe
-from consenso.annotate.explaining import explain
 from consenso.annotate.sources import FolderSource
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
-from consenso.experiment import OUT_OF_DATE, STAGES, Run, arms_of, asked_ids, examples_of, is_current, outcome, vote_log_path
+from consenso.experiment import (
+    OUT_OF_DATE,
+    STAGES,
+    Run,
+    arms_of,
+    asked_ids,
+    examples_of,
+    is_current,
+    outcome,
+    vote_log_path,
+)
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.labels import LabelSchema

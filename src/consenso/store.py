@@ -155,7 +155,9 @@ class RunFolder:
                         continue
                     first, last = (tuple(arrow[key][place].as_py() for key in table.key) for place in (0, -1))
                     if previous is not None and first <= previous:
-                        raise DataError(f"{name}: the row {first} stands after {previous}; each {list(table.key)} may stand once")
+                        raise DataError(
+                            f"{name}: the row {first} stands after {previous}; each {list(table.key)} may stand once"
+                        )
                     previous = last
                     if writer is None:
                         writer = pq.ParquetWriter(path, arrow.schema, compression="zstd")
@@ -182,7 +184,9 @@ class RunFolder:
 
         path = self.table_path(name)
         if not path.exists():
-            raise DataError(f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it")
+            raise DataError(
+                f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it"
+            )
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=size, columns=list(columns))
 

@@ -46,7 +46,17 @@ def _with_place(template: str) -> str:
     return template
 
 
-_DECODING = {"temperature", "top_p", "top_k", "max_tokens", "seed", "stop", "num_ctx", "num_predict", "reasoning_effort"}
+_DECODING = {
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_tokens",
+    "seed",
+    "stop",
+    "num_ctx",
+    "num_predict",
+    "reasoning_effort",
+}
 """What people write beside `model` that belongs in `parameters`."""
 
 
@@ -228,7 +238,9 @@ class PythonAnnotator(Settings):
 def _kind_of(value: Any) -> str:
     """llm where a model is named and no kind; embedding where nothing says otherwise."""
     if isinstance(value, dict):
-        return str(value.get("kind") or ("llm" if "model" in value else "python" if "function" in value else "embedding"))
+        return str(
+            value.get("kind") or ("llm" if "model" in value else "python" if "function" in value else "embedding")
+        )
     return str(getattr(value, "kind", "embedding"))
 
 

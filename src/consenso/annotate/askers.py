@@ -165,15 +165,13 @@ def make_askers(
 
     Raises `ConfigError` for unknown providers, parameters, prompts, variants, and for examples of unknown labels.
     """
-    made = []
+    made, shared = [], _Setting(settings, schema, environment, base)
     for one in settings.annotators:
         if isinstance(one, LLMAnnotator):
-            made.append(_asker(one, one.name, None, settings, schema, environment, base, (drawn or {}).get(one.name, ())))
+            examples = (drawn or {}).get(one.name, ())
+            made.append(_asker(one, one.name, None, shared, examples))
             for name, variant in variants_of(one).items():
-                changed = _varied(one, variant)
-                made.append(
-                    _asker(changed, f"{one.name}~{name}", one.name, settings, schema, environment, base, (drawn or {}).get(one.name, ()))
-                )
+                made.append(_asker(_varied(one, variant), f"{one.name}~{name}", one.name, shared, examples))
     return made
 
 
@@ -186,7 +184,8 @@ def variants_of(one: LLMAnnotator) -> dict[str, Variant]:
         if name not in known:
             hint = nearest(name, known) or (f" It has {', '.join(known)}." if known else " It has none.")
             raise ConfigError(
-                f"annotator {one.name!r}: the model {one.model!r} knows no variant {name!r}.{hint} Variants of your own: [annotate.annotators.variants.NAME]"
+                f"annotator {one.name!r}: the model {one.model!r} knows no variant {name!r}.{hint} Variants of your own: "
+                "[annotate.annotators.variants.NAME]"
             )
     return {name: Variant(parameters=known[name]) for name in one.variants}
 
@@ -196,18 +195,20 @@ def _varied(one: LLMAnnotator, variant: Variant) -> LLMAnnotator:
     return one.model_copy(update={**given, "parameters": {**one.parameters, **variant.parameters}, "variants": {}})
 
 
-def _asker(
-    one: LLMAnnotator,
-    name: str,
-    variant_of: str | None,
-    settings: AnnotateSettings,
-    schema: LabelSchema,
-    environment: Mapping[str, str],
-    base: Path | None,
-    drawn: Sequence[Example],
-) -> Asker:
-    endpoint, model = resolve_model(one, settings.endpoints, environment)
-    family, prompt = family_of(model), read_prompt(one.prompt, base)
+@dataclass(frozen=True)
+class _Setting:
+    """What all annotators of an experiment share."""
+
+    settings: AnnotateSettings
+    schema: LabelSchema
+    environment: Mapping[str, str]
+    base: Path | None
+
+
+def _asker(one: LLMAnnotator, name: str, variant_of: str | None, shared: _Setting, drawn: Sequence[Example]) -> Asker:
+    schema = shared.schema
+    endpoint, model = resolve_model(one, shared.settings.endpoints, shared.environment)
+    family, prompt = family_of(model), read_prompt(one.prompt, shared.base)
     check_parameters(name, endpoint, one.parameters, family)
     _check_abstain(one, schema)
     structured = endpoint.structured if one.structured == "auto" else one.structured
@@ -223,13 +224,18 @@ def _asker(
         long_texts=one.long_texts, price=price, price_source=source, batch=one.batch, settings=one.model_dump(mode="json"),
     )  # fmt: skip
     if one.batch and not endpoint.batch:
-        raise ConfigError(f"annotator {name!r}: {endpoint.name} takes no batch files as far as known; leave out batch, or set batch = true in [annotate.endpoints.{endpoint.name}]")
+        raise ConfigError(
+            f"annotator {name!r}: {endpoint.name} takes no batch files as far as known; leave out batch, or set batch = true in "
+            f"[annotate.endpoints.{endpoint.name}]"
+        )
     return replace(asker, parameters=_parameters(one, asker, endpoint, family, prompt))
 
 
 def _check_abstain(one: LLMAnnotator, schema: LabelSchema) -> None:
     if one.abstain is not None and (not one.abstain.strip() or schema.read(one.abstain) is not None):
-        raise ConfigError(f"annotator {one.name!r}: abstain = {one.abstain!r} is empty or a label; choose a word that is neither")
+        raise ConfigError(
+            f"annotator {one.name!r}: abstain = {one.abstain!r} is empty or a label; choose a word that is neither"
+        )
 
 
 def _wants_logprobs(one: LLMAnnotator, endpoint: Endpoint, family: Family, prompt: Prompt) -> bool:
@@ -244,7 +250,9 @@ def _examples(one: LLMAnnotator, schema: LabelSchema, drawn: Sequence[Example]) 
     for example in one.examples:
         if example.label not in schema:
             hint = nearest(example.label, schema) or f" The labels are {list(schema)}."
-            raise ConfigError(f"annotator {one.name!r}: an example has the label {example.label!r}, which is none.{hint}")
+            raise ConfigError(
+                f"annotator {one.name!r}: an example has the label {example.label!r}, which is none.{hint}"
+            )
     return tuple(Example(example.text, example.label) for example in one.examples)
 
 
@@ -255,7 +263,9 @@ def _parameters(one: LLMAnnotator, asker: Asker, endpoint: Endpoint, family: Fam
         found["temperature"] = 0.0
     if endpoint.seed and "seed" not in family.fixed:
         found["seed"] = 0
-    switch = family.no_think.get(endpoint.name) or (family.no_think.get("ollama") if endpoint.protocol == "ollama" else None)
+    switch = family.no_think.get(endpoint.name) or (
+        family.no_think.get("ollama") if endpoint.protocol == "ollama" else None
+    )
     thinks = family.thinks and (one.thinking or switch is None)
     if family.thinks and switch and not one.thinking:
         found.update(switch)

@@ -85,7 +85,13 @@ def annotate_texts(
         with _log_at(log, voters) as place, VoteLog(place) as votelog:
             source = FrameSource(texts)
             found = ask_all(
-                voters.askers, voters.local, source, votelog, settings=chosen, environment=voters.environment, progress=progress
+                voters.askers,
+                voters.local,
+                source,
+                votelog,
+                settings=chosen,
+                environment=voters.environment,
+                progress=progress,
             )
             if not chosen.accept_incomplete:
                 found.raise_incomplete()
@@ -151,7 +157,9 @@ def embedding_votes(
     if not listed:
         return pd.DataFrame()
     found = vote_by_embedding([str(text) for text in texts["text"]], listed, schema, encode or _embed)
-    keys = [part.assign(text_id=texts["text_id"].to_numpy(), annotator=name, repetition=0) for name, part in found.items()]
+    keys = [
+        part.assign(text_id=texts["text_id"].to_numpy(), annotator=name, repetition=0) for name, part in found.items()
+    ]
     return pd.concat(keys, ignore_index=True)
 
 
@@ -169,7 +177,14 @@ def _ask(name: str, ask: Ask, texts: pd.DataFrame, schema: LabelSchema) -> pd.Da
     statuses[values.isna()] = "abstained"
     reply = values.map(str, na_action="ignore").mask(is_blank(values), None)
     return pd.DataFrame(
-        {"text_id": texts["text_id"].to_numpy(), "annotator": name, "repetition": 0, "label": labels, "status": statuses, "reply": reply}
+        {
+            "text_id": texts["text_id"].to_numpy(),
+            "annotator": name,
+            "repetition": 0,
+            "label": labels,
+            "status": statuses,
+            "reply": reply,
+        }
     )
 
 

@@ -50,11 +50,19 @@ class BatchDesk(Place):
     """An endpoint's batch files in this run: submits, waits, collects."""
 
     def __init__(
-        self, endpoint: Endpoint, transport: Transport, lanes: Sequence[LLMLane], log: VoteLog, *, wait: bool = True, poll_s: float = POLL_S[0]
-    ) -> None:  # fmt: skip
+        self,
+        endpoint: Endpoint,
+        transport: Transport,
+        lanes: Sequence[LLMLane],
+        log: VoteLog,
+        *,
+        wait: bool = True,
+        poll_s: float | None = None,
+    ) -> None:
         """`wait`: stay until all batches are done; else submit, collect what is there, and leave."""
         super().__init__(lanes)
-        self.endpoint, self.transport, self._log, self._wait, self._poll_s = endpoint, transport, log, wait, poll_s
+        self.endpoint, self.transport, self._log, self._wait = endpoint, transport, log, wait
+        self._poll_s = POLL_S[0] if poll_s is None else poll_s
 
     async def close(self) -> None:
         """Close the session."""
@@ -158,8 +166,11 @@ class BatchDesk(Place):
         try:
             uploaded = await self.transport.upload("/files", path, {"purpose": "batch"})
             body = {
-                "input_file_id": uploaded["id"], "endpoint": "/v1" + lane.client.path, "completion_window": "24h", "metadata": {"consenso": name},
-            }  # fmt: skip
+                "input_file_id": uploaded["id"],
+                "endpoint": "/v1" + lane.client.path,
+                "completion_window": "24h",
+                "metadata": {"consenso": name},
+            }
             made = json.loads(await self.transport.call("POST", "/batches", data=json.dumps(body).encode()))
         except CallError as error:
             if not error.maybe_paid and error.kind != "timeout":
@@ -221,9 +232,19 @@ class BatchDesk(Place):
         while self.uncommitted and not loop.stopping:
             await asyncio.sleep(0.01)
         self._log.end_batch(batch["batch"], paid=False)
-        self._note(batch, state.get("status", "gone"), {"counts": state.get("request_counts"), "left": len(keys), "errors": state.get("errors")})
+        self._note(
+            batch,
+            state.get("status", "gone"),
+            {"counts": state.get("request_counts"), "left": len(keys), "errors": state.get("errors")},
+        )
         if keys:
-            logger.warning("%s: batch %s left %d requests unanswered (%s); the next run asks them", lane.tally.name, state.get("id"), len(keys), state.get("status"))
+            logger.warning(
+                "%s: batch %s left %d requests unanswered (%s); the next run asks them",
+                lane.tally.name,
+                state.get("id"),
+                len(keys),
+                state.get("status"),
+            )
 
     def _take(self, line: bytes, keys: dict[str, tuple[Key, float]]) -> tuple[Key, float] | None:
         try:
@@ -237,15 +258,21 @@ class BatchDesk(Place):
         assert isinstance(lane, LLMLane)
         response, error = line.get("response") or {}, line.get("error")
         if response.get("status_code") != 200:
-            what = failure(int(response.get("status_code") or 500), json.dumps(response.get("body") or error or {}).encode(), {})
+            what = failure(
+                int(response.get("status_code") or 500), json.dumps(response.get("body") or error or {}).encode(), {}
+            )
             status = {"too_long": "truncated", "filtered": "refused"}.get(what.kind, "failed")
             lane.tally.last_error = str(what)
-            loop.keep(self, job, Outcome(job.key, status, error=f"batch: {what}", known=1, reserved=job.reserved_in_all))
+            loop.keep(
+                self, job, Outcome(job.key, status, error=f"batch: {what}", known=1, reserved=job.reserved_in_all)
+            )
             return
         try:
             reply = lane.client.read(response["body"])
         except CallError as broken:
-            loop.keep(self, job, Outcome(job.key, "failed", error=f"batch: {broken}", known=1, reserved=job.reserved_in_all))
+            loop.keep(
+                self, job, Outcome(job.key, "failed", error=f"batch: {broken}", known=1, reserved=job.reserved_in_all)
+            )
             return
         cost = lane.asker.cost(reply.tokens_in, reply.tokens_out, reply.cached)
         cost = None if cost is None else cost * batch_factor()
@@ -266,7 +293,10 @@ class BatchDesk(Place):
 def _words(state: dict[str, Any]) -> str:
     """What the provider says of a batch that failed."""
     errors = (state.get("errors") or {}).get("data") or []
-    return "; ".join(dict.fromkeys(str(error.get("message") or error.get("code")) for error in errors[:3])) or "no reason given"
+    return (
+        "; ".join(dict.fromkeys(str(error.get("message") or error.get("code")) for error in errors[:3]))
+        or "no reason given"
+    )
 
 
 def _narrowed(lane: LLMLane) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -275,4 +305,3 @@ def _narrowed(lane: LLMLane) -> Iterator[tuple[str, tuple[str, ...]]]:
             return
         filed, _ = lane.filed(batch)
         yield from zip(filed, batch.offered)
-

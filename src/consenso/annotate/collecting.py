@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from consenso.annotate.clients.transport import Transport
 from consenso.annotate.dispatching import Dispatcher
 from consenso.annotate.endpoints import Endpoint
 from consenso.annotate.explaining import explain
-from consenso.annotate.hosts import Host, Place
+from consenso.annotate.hosts import Place
 from consenso.annotate.lanes import Lane, LLMLane, LocalLane
 from consenso.annotate.local.askers import LocalAsker
 from consenso.annotate.local.desk import LocalDesk
@@ -105,9 +105,15 @@ class Asked:
         if reason in {"storage", "error"} and self.ended.error is not None:
             raise self.ended.error
         if reason in {"interrupted", "terminated"}:
-            raise StoppedError(f"{reason}: {so_far}; the same command goes on, nothing is asked twice", terminated=reason == "terminated")
+            raise StoppedError(
+                f"{reason}: {so_far}; the same command goes on, nothing is asked twice",
+                terminated=reason == "terminated",
+            )
         if reason == "budget":
-            raise BudgetError(f"the budget is reached: {so_far}, {self.ledger.cost + self.ledger.lost_cost:.4f} USD spent; raise annotate.budget and run the same command again")
+            spent = self.ledger.cost + self.ledger.lost_cost
+            raise BudgetError(
+                f"the budget is reached: {so_far}, {spent:.4f} USD spent; raise annotate.budget and run the same command again"
+            )
         given_up = [lane for lane in self.lanes if lane.down is not None]
         if given_up:
             why = "; ".join(dict.fromkeys(f"{lane.tally.name}: {lane.down}" for lane in given_up))
@@ -116,9 +122,13 @@ class Asked:
             raise IncompleteError(f"{why} ({so_far}; the same command goes on)")
         waiting = sum(tally.waiting for tally in self.tallies)
         if waiting:
-            raise IncompleteError(f"{waiting:,} questions wait in batch files ({so_far}); the same command collects them")
+            raise IncompleteError(
+                f"{waiting:,} questions wait in batch files ({so_far}); the same command collects them"
+            )
         if self.missing:
-            raise IncompleteError(f"{self.missing:,} questions have no answer yet ({so_far}); the same command asks them")
+            raise IncompleteError(
+                f"{self.missing:,} questions have no answer yet ({so_far}); the same command asks them"
+            )
         over = [t for t in self.tallies if t.answered and t.statuses["failed"] > self.failed_limit * t.total]
         if over:
             worst = max(over, key=lambda t: t.statuses["failed"])
@@ -145,34 +155,23 @@ def ask_all(
     Raises `ConfigError` for a missing API key, a model that is not the one of before, or a budget without prices; what
     happens on the way is in what is returned (`raise_incomplete`).
     """
-    settings = settings or AnnotateSettings()
-    if settings.settle is not None and (batched := next((asker for asker in askers if asker.batch), None)) is not None:
+    chosen = settings or AnnotateSettings()
+    batched = next((asker for asker in askers if asker.batch), None)
+    if chosen.settle is not None and batched is not None:
         raise ConfigError(
-            f"annotator {batched.name!r}: settle asks annotators one after the other, a batch file all texts at once; choose one of the two"
+            f"annotator {batched.name!r}: settle asks annotators one after the other, a batch file all texts at once; "
+            "choose one of the two"
         )
-    purse = _purse(askers, settings, log)
-    return _run(_ask_all(askers, local, source, log, settings, dict(environment or {}), purse, progress, wait))
+    work = _Round(askers, local, source, log, chosen, dict(environment or {}), progress, wait)
+    return _run(work.ask(_purse(askers, chosen, log)))
 
 
-def _run(work: Any) -> Any:
+def _run(work: Coroutine[Any, Any, Asked]) -> Asked:
     """Run a coroutine, also where a loop runs already (Jupyter): then in a thread of its own."""
     if not _in_a_loop():
         return asyncio.run(work)
-    result: list[Any] = []
-
-    def target() -> None:
-        try:
-            result.append((True, asyncio.run(work)))
-        except BaseException as error:  # noqa: BLE001 - carried over to the waiting thread
-            result.append((False, error))
-
-    thread = threading.Thread(target=target, name="annotate")
-    thread.start()
-    thread.join()
-    fine, value = result[0]
-    if fine:
-        return value
-    raise value
+    with ThreadPoolExecutor(1, "annotate") as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def _in_a_loop() -> bool:
@@ -195,55 +194,90 @@ def _purse(askers: Sequence[Asker], settings: AnnotateSettings, log: VoteLog) ->
     return Purse(settings.budget, spent=ledger.cost + ledger.lost_cost)
 
 
-async def _ask_all(
-    askers: Sequence[Asker],
-    local: Sequence[LocalAsker],
-    source: TextSource,
-    log: VoteLog,
-    settings: AnnotateSettings,
-    environment: Mapping[str, str],
-    purse: Purse,
-    progress: Progress | None,
-    wait: bool,
-) -> Asked:
-    options = {"retry": settings.retry, "share_duplicates": settings.share_duplicates}
-    settling = Settling(settings.settle, log) if settings.settle is not None else None
-    by_name: dict[str, Lane] = {}
-    desks: list[Place] = []
-    try:
-        for endpoint, mine in _by_endpoint(askers).items():
-            transport = open_transport(endpoint, environment)
-            await transport.open()
-            host = Dispatcher(endpoint, transport, [])
-            desks.append(host)
-            for asker in mine:
-                by_name[asker.name] = await _lane(asker, host, log, source, settings, options, settling)
-            host.lanes = [by_name[asker.name] for asker in mine if not asker.batch]
-            if batched := [lane for asker in mine if asker.batch and isinstance(lane := by_name[asker.name], LLMLane)]:
-                desk_transport = open_transport(endpoint, environment)
-                await desk_transport.open()
-                desks.append(BatchDesk(endpoint, desk_transport, batched, log, wait=wait))
-        here = [
-            LocalLane(one, log, source, settled=settling.for_lane(one.name) if settling else None, **options) for one in local
-        ]
-        by_name |= {lane.tally.name: lane for lane in here}
-        desks.append(LocalDesk(here))
-    except BaseException:
-        for desk in desks:
-            await desk.close()
-        raise
-    lanes = [by_name[one.name] for one in (*askers, *local)]
-    if settling is not None:
-        settling.follow([lane for lane in lanes if getattr(lane.voter, "variant_of", None) is None])
-    variants = [asker.name for asker in askers if asker.variant_of]
-    loop = Loop(
-        log, desks, purse, Panel(source.count, apart=variants), drain_s=settings.drain_s, progress=progress,
-        wait_for=settling.before if settling else None,
+def open_transport(endpoint: Endpoint, environment: Mapping[str, str]) -> Transport:
+    """Return the session with an endpoint, its key and headers taken from the environment."""
+    return Transport(
+        endpoint.base_url, CLIENTS[endpoint.protocol](), key=endpoint.key(environment),
+        headers=endpoint.filled_headers(environment), timeout_s=endpoint.timeout_s,
     )  # fmt: skip
-    ended = await loop.run()
-    notes = [f"{name} {kind}: {message}" for name, kind, message in ended.alarms]
-    notes += [f"{lane.tally.name} was given up: {lane.down}" for lane in lanes if lane.down is not None]
-    return Asked(lanes, ended, log.ledger(), settings.failed_limit, notes)
+
+
+@dataclass
+class _Round:
+    """Who is asked about what, and how; sets up the lanes and desks, and runs the loop."""
+
+    askers: Sequence[Asker]
+    local: Sequence[LocalAsker]
+    source: TextSource
+    log: VoteLog
+    settings: AnnotateSettings
+    environment: Mapping[str, str]
+    progress: Progress | None
+    wait: bool
+
+    async def ask(self, purse: Purse) -> Asked:
+        settings = self.settings
+        settling = Settling(settings.settle, self.log) if settings.settle is not None else None
+        desks: list[Place] = []
+        try:
+            lanes = await self._set_up(desks, settling)
+        except BaseException:
+            for desk in desks:
+                await desk.close()
+            raise
+        if settling is not None:
+            settling.follow([lane for lane in lanes if not (isinstance(lane, LLMLane) and lane.asker.variant_of)])
+        panel = Panel(self.source.count, apart=[asker.name for asker in self.askers if asker.variant_of])
+        loop = Loop(
+            self.log, desks, purse, panel, drain_s=settings.drain_s, progress=self.progress,
+            wait_for=settling.before if settling else None,
+        )  # fmt: skip
+        ended = await loop.run()
+        notes = [f"{name} {kind}: {message}" for name, kind, message in ended.alarms]
+        notes += [f"{lane.tally.name} was given up: {lane.down}" for lane in lanes if lane.down is not None]
+        return Asked(lanes, ended, self.log.ledger(), settings.failed_limit, notes)
+
+    async def _set_up(self, desks: list[Place], settling: Settling | None) -> list[Lane]:
+        """Open the endpoints and return the lanes in order; `desks` is filled on the way, so that all can be closed."""
+        by_name: dict[str, Lane] = {}
+        for endpoint, mine in _by_endpoint(self.askers).items():
+            host = Dispatcher(endpoint, await self._open(endpoint), [])
+            desks.append(host)
+            lanes = [await self._lane(asker, host, settling) for asker in mine]
+            by_name |= {lane.tally.name: lane for lane in lanes}
+            host.lanes = [lane for lane in lanes if not lane.asker.batch]
+            if batched := [lane for lane in lanes if lane.asker.batch]:
+                desks.append(BatchDesk(endpoint, await self._open(endpoint), batched, self.log, wait=self.wait))
+        here = [LocalLane(one, self.log, self.source, **self._options(settling, one.name)) for one in self.local]
+        desks.append(LocalDesk(here))
+        by_name |= {lane.tally.name: lane for lane in here}
+        return [by_name[one.name] for one in (*self.askers, *self.local)]
+
+    async def _open(self, endpoint: Endpoint) -> Transport:
+        transport = open_transport(endpoint, self.environment)
+        await transport.open()
+        return transport
+
+    def _options(self, settling: Settling | None, name: str | None) -> dict[str, Any]:
+        return {
+            "retry": self.settings.retry,
+            "share_duplicates": self.settings.share_duplicates,
+            "settled": settling.for_lane(name) if settling is not None and name is not None else None,
+        }
+
+    async def _lane(self, asker: Asker, host: Dispatcher, settling: Settling | None) -> LLMLane:
+        down = None
+        try:
+            asker = await pin(asker, host.transport, host.transport.client, self.log, self.settings.model_changed)
+        except CallError as error:
+            down = error
+        options = self._options(settling, None if asker.variant_of else asker.name)
+        lane = LLMLane(asker, self.log, self.source, **options)
+        if down is not None:
+            lane.down = explain(host.endpoint, asker.model, down)
+            lane.misconfigured = down.kind in {"auth", "missing", "request", "quota"}
+            logger.warning("%s: %s", asker.name, lane.down)
+        return lane
 
 
 def _by_endpoint(askers: Sequence[Asker]) -> dict[Endpoint, list[Asker]]:
@@ -253,32 +287,19 @@ def _by_endpoint(askers: Sequence[Asker]) -> dict[Endpoint, list[Asker]]:
     return found
 
 
-def open_transport(endpoint: Endpoint, environment: Mapping[str, str]) -> Transport:
-    """Return the session with an endpoint, its key and headers taken from the environment."""
-    return Transport(
-        endpoint.base_url, CLIENTS[endpoint.protocol](), key=endpoint.key(environment),
-        headers=endpoint.filled_headers(environment), timeout_s=endpoint.timeout_s,
-    )  # fmt: skip
-
-
-async def _lane(
-    asker: Asker, host: Host, log: VoteLog, source: TextSource, settings: AnnotateSettings, options: dict[str, Any], settling: Settling | None
-) -> LLMLane:  # fmt: skip
-    down = None
-    try:
-        asker = await pin(asker, host.transport, host.transport.client, log, settings.model_changed)
-    except CallError as error:
-        down = error
-    settled = settling.for_lane(asker.name) if settling is not None and asker.variant_of is None else None
-    lane = LLMLane(asker, log, source, settled=settled, **options)
-    if down is not None:
-        lane.down = explain(host.endpoint, asker.model, down)
-        lane.misconfigured = down.kind in {"auth", "missing", "request", "quota"}
-        logger.warning("%s: %s", asker.name, lane.down)
-    return lane
-
-
-VOTE_COLUMNS = ("text_id", "annotator", "repetition", "label", "status", "confidence", "reply", "tokens_in", "tokens_out", "cost", "latency_s")
+VOTE_COLUMNS = (
+    "text_id",
+    "annotator",
+    "repetition",
+    "label",
+    "status",
+    "confidence",
+    "reply",
+    "tokens_in",
+    "tokens_out",
+    "cost",
+    "latency_s",
+)
 """What a vote takes from its answer."""
 _TAKEN = ("label", "status", "confidence", "reply", "tokens_in", "tokens_out", "cost", "latency_s")
 

@@ -105,7 +105,9 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = B
     return float(np.abs(sums[1] - sums[0]).sum() / max(1, n.sum()))
 
 
-def calibrate_confidence(votes: pd.DataFrame, gold: pd.Series, *, method: str = "isotonic", folds: int = 5, seed: int = 0) -> pd.DataFrame:
+def calibrate_confidence(
+    votes: pd.DataFrame, gold: pd.Series, *, method: str = "isotonic", folds: int = 5, seed: int = 0
+) -> pd.DataFrame:
     """Return how well each annotator's confidence tells its accuracy, as given and after calibration on gold.
 
     `votes`: the votes table; `gold`: labels by text_id (train and dev, never test). Returns one row per annotator with at
@@ -118,7 +120,10 @@ def calibrate_confidence(votes: pd.DataFrame, gold: pd.Series, *, method: str = 
     if method not in {"isotonic", "platt"}:
         raise DataError(f"calibration by {method!r}; choose isotonic or platt")
     known = votes[votes["label"].notna() & votes["confidence"].notna()]
-    known = known.assign(correct=known["label"].to_numpy() == known["text_id"].map(gold).to_numpy(), known=known["text_id"].isin(gold.dropna().index))
+    known = known.assign(
+        correct=known["label"].to_numpy() == known["text_id"].map(gold).to_numpy(),
+        known=known["text_id"].isin(gold.dropna().index),
+    )
     rows = []
     for annotator, mine in known[known["known"]].groupby("annotator", sort=True):
         if len(mine) < 50 or mine["correct"].nunique() < 2:
@@ -148,7 +153,11 @@ def _out_of_fold(given: np.ndarray, correct: np.ndarray, method: str, folds: int
         if correct[train].min() == correct[train].max():
             found[test] = correct[train].mean()
         elif method == "isotonic":
-            found[test] = IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1).fit(given[train], correct[train]).predict(given[test])
+            found[test] = (
+                IsotonicRegression(out_of_bounds="clip", y_min=0, y_max=1)
+                .fit(given[train], correct[train])
+                .predict(given[test])
+            )
         else:
             found[test] = LogisticRegression(C=1e6).fit(logit[train], correct[train]).predict_proba(logit[test])[:, 1]
     return found

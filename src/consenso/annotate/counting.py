@@ -85,7 +85,9 @@ class VoteCount:
 
 
 def describe_annotators(
-    settings: AnnotateSettings | None = None, votes: pd.DataFrame | Iterable[str] | None = None, voters: Voters | None = None
+    settings: AnnotateSettings | None = None,
+    votes: pd.DataFrame | Iterable[str] | None = None,
+    voters: Voters | None = None,
 ) -> pd.DataFrame:
     """Return the annotators table: those of `settings`, the variants among `voters`, and as imported whoever else voted.
 
@@ -95,7 +97,14 @@ def describe_annotators(
 
     settings = settings or AnnotateSettings()
     rows: list[dict[str, Any]] = [
-        {"annotator": a.name, "kind": "model", "model": a.encoder, "family": a.encoder, "confidence_kind": "softmax of cosines", "settings": a.model_dump_json()}
+        {
+            "annotator": a.name,
+            "kind": "model",
+            "model": a.encoder,
+            "family": a.encoder,
+            "confidence_kind": "softmax of cosines",
+            "settings": a.model_dump_json(),
+        }
         for a in settings.annotators
         if isinstance(a, EmbeddingAnnotator)
     ]
@@ -120,7 +129,12 @@ def describe_annotators(
         ]
         # With several open imports the table does not tell which one a name came from; then nothing is claimed.
         rows.append(
-            {"annotator": name, "kind": "imported", "confidence_kind": "as imported", "settings": named[0].model_dump_json() if len(named) == 1 else None}
+            {
+                "annotator": name,
+                "kind": "imported",
+                "confidence_kind": "as imported",
+                "settings": named[0].model_dump_json() if len(named) == 1 else None,
+            }
         )
     columns = list(ANNOTATORS.columns)
     frame = pd.DataFrame(rows, columns=columns, dtype=object)

@@ -153,7 +153,11 @@ class Dispatcher(Host):
         self._proved(lane)
         if reply.limits:
             self.limiter.read_limits(reply.limits)
-        cost = lane.asker.cost(reply.tokens_in, reply.tokens_out, reply.cached) if reply.tokens_in is not None else job.reserved
+        cost = (
+            lane.asker.cost(reply.tokens_in, reply.tokens_out, reply.cached)
+            if reply.tokens_in is not None
+            else job.reserved
+        )
         self.loop.purse.settle(job.reserved, cost or 0.0)
         job.tokens_in, job.tokens_out = total(job.tokens_in, reply.tokens_in), total(job.tokens_out, reply.tokens_out)
         job.cost = total(job.cost, cost)
@@ -161,8 +165,14 @@ class Dispatcher(Host):
         if cut is not None:
             answer = Answer(None, "truncated")
         else:
-            answer = Answer(None, "refused") if reply.refusal else lane.reader(job.offered).read(reply.text, reply.finish)
-        if answer.status in {"unparsable", "invalid_label"} and job.reasked < lane.asker.reask and not self.loop.stopping:
+            answer = (
+                Answer(None, "refused") if reply.refusal else lane.reader(job.offered).read(reply.text, reply.finish)
+            )
+        if (
+            answer.status in {"unparsable", "invalid_label"}
+            and job.reasked < lane.asker.reask
+            and not self.loop.stopping
+        ):
             self._correct(job, lane, reply)
             return
         self.loop.keep(self, job, of_reply(job, lane, reply, answer, latency_s=latency_s, error=cut))

@@ -88,7 +88,9 @@ class Endpoint:
                 return environment[name]
         if self.key_env and not self.key_optional:
             names = " or ".join(self.key_env)
-            raise ConfigError(f"{self.name}: no API key; set the environment variable {names} (or a line {self.key_env[0]}=… in .env)")
+            raise ConfigError(
+                f"{self.name}: no API key; set the environment variable {names} (or a line {self.key_env[0]}=… in .env)"
+            )
         return None
 
     def filled_headers(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -160,7 +162,8 @@ def resolve_model(
     known = [*endpoints, *providers()]
     hint = nearest(provider, [*known, *aliases()]) or f" Known providers: {', '.join(sorted(known))}."
     raise ConfigError(
-        f"annotator {settings.name!r}: model {model!r} names no provider; write provider/model, for example ollama/{rest or model}, or give base_url.{hint}"
+        f"annotator {settings.name!r}: model {model!r} names no provider; write provider/model, for example "
+        f"ollama/{rest or model}, or give base_url.{hint}"
     )
 
 
@@ -248,10 +251,14 @@ def batch_factor() -> float:
 
 def check_parameters(who: str, endpoint: Endpoint, parameters: Mapping[str, Any], family: Family) -> None:
     """Raise `ConfigError` for a parameter that consenso sets itself, the model does not take or the server does not read."""
-    known = OLLAMA_PARAMETERS if endpoint.protocol == "ollama" else COMMON_PARAMETERS | (endpoint.parameters or frozenset())
+    known = (
+        OLLAMA_PARAMETERS if endpoint.protocol == "ollama" else COMMON_PARAMETERS | (endpoint.parameters or frozenset())
+    )
     for name, value in parameters.items():
         if name in OWN_PARAMETERS:
-            raise ConfigError(f"annotator {who!r}: parameter {name!r} is set by consenso; the annotator's key {OWN_PARAMETERS[name]!r} governs it")
+            raise ConfigError(
+                f"annotator {who!r}: parameter {name!r} is set by consenso; the annotator's key {OWN_PARAMETERS[name]!r} governs it"
+            )
         if name in family.fixed:
             raise ConfigError(f"annotator {who!r}: this model does not take {name!r}; leave it out")
         if name not in known:

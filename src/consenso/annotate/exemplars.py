@@ -52,7 +52,8 @@ def draw_examples(
         mine = known[known["gold"] == name].head(most)
         if len(mine) < most:
             raise DataError(
-                f"examples = {most} per label, but label {name!r} has {len(mine)} training text(s) with gold of at most {LONGEST} characters; "
+                f"examples = {most} per label, but label {name!r} has {len(mine)} training text(s) with gold of at most "
+                f"{LONGEST} characters; "
                 "ask for fewer, or write the examples out"
             )
         by_label[name] = [Example(str(t), name, str(i)) for i, t in zip(mine["text_id"], mine["text"])]

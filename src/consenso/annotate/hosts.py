@@ -79,7 +79,11 @@ class Host(Place):
     @property
     def pace(self) -> dict[str, Any]:
         """In flight, slots, and the seconds until the gate opens."""
-        return {"in_flight": self.limiter.in_flight, "slots": int(self.limiter.slots), "waits_s": self.limiter.gated_for}
+        return {
+            "in_flight": self.limiter.in_flight,
+            "slots": int(self.limiter.slots),
+            "waits_s": self.limiter.gated_for,
+        }
 
     async def close(self) -> None:
         """Close the session."""

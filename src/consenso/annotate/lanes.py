@@ -185,7 +185,9 @@ class Lane:
 
     def _todo(self, batch: TextBatch, opened: OpenBatch) -> list[Job]:
         filed, digests = self.filed(batch)
-        known = {(i, d, r): status for i, d, r, status in self._log.statuses(self.row, sorted(filed), ranged=not self._share)}
+        known = {
+            (i, d, r): status for i, d, r, status in self._log.statuses(self.row, sorted(filed), ranged=not self._share)
+        }
         settled = self._settled(batch.ids) if self._settled is not None else set()
         jobs: list[Job] = []
         for place, (text_id, text) in enumerate(zip(batch.ids, batch.texts)):

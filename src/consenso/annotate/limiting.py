@@ -173,21 +173,22 @@ class Limiter:
         for place, (of, bucket) in enumerate((("requests", self._requests), ("tokens", self._tokens))):
             if self._own_limits[place]:
                 continue
-            limit, left, reset = (_number(limits.get(f"x-ratelimit-{what}-{of}")) for what in ("limit", "remaining", "reset"))
+            limit, left, reset = (
+                _number(limits.get(f"x-ratelimit-{what}-{of}")) for what in ("limit", "remaining", "reset")
+            )
             if limit is None or left is None or not reset:
                 continue
             if left > 0.2 * limit:
                 continue
             refill = max((limit - left) / reset, 1 / max(reset, 1.0)) * 60  # what comes back in a minute
-            if bucket is None:
-                bucket = Bucket(refill, self._clock)
-                if of == "requests":
-                    self._requests = bucket
-                else:
-                    self._tokens = bucket
-            bucket.set_rate(refill)
+            learned = bucket or Bucket(refill, self._clock)
+            learned.set_rate(refill)
             if left <= 0:
-                bucket.drained()
+                learned.drained()
+            if of == "requests":
+                self._requests = learned
+            else:
+                self._tokens = learned
 
 
 class _Window:

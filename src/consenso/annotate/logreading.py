@@ -120,7 +120,9 @@ class LogReader:
             return []
         columns, (where, values) = "text_id, digest, repetition", _within(asker, ids, ranged)
         found = self.read(f"SELECT {columns}, status FROM answers WHERE {where}", values)
-        return found + self.read(f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values)
+        return found + self.read(
+            f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values
+        )
 
     def answers(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[Any, ...]]:
         """Return an asker's answers to these texts (`ids` sorted), in the columns of ANSWER_COLUMNS."""
@@ -142,7 +144,9 @@ class LogReader:
             "SELECT count(*), coalesce(sum(unanswered),0), coalesce(sum(tokens_in),0), coalesce(sum(tokens_out),0), "
             "coalesce(sum(cost),0), coalesce(sum(lost_cost),0) FROM answers"
         )[0]
-        i = self.read("SELECT count(*), coalesce(sum(sent),0), coalesce(sum(reserved),0) FROM intents WHERE batch IS NULL")[0]
+        i = self.read(
+            "SELECT count(*), coalesce(sum(sent),0), coalesce(sum(reserved),0) FROM intents WHERE batch IS NULL"
+        )[0]
         c = self.read(f"SELECT count(*), count(*), coalesce(sum(k.value->>4),0) {OPEN_CLAIMS}")[0]
         b = self.read("SELECT count(*), coalesce(sum(sent-1),0) FROM intents WHERE batch IS NOT NULL")[0]
         return Ledger(
@@ -152,7 +156,10 @@ class LogReader:
 
     def askers(self) -> dict[int, tuple[str, dict[str, Any]]]:
         """Return asker → (annotator's last name, record)."""
-        return {row[0]: (row[1], json.loads(row[2])) for row in self.read("SELECT asker, name, record FROM askers ORDER BY asker")}
+        return {
+            row[0]: (row[1], json.loads(row[2]))
+            for row in self.read("SELECT asker, name, record FROM askers ORDER BY asker")
+        }
 
     def pinned(self, name: str) -> Any:
         """Return a value found out once and kept ever since (a model's digest, what an endpoint honours), or None."""

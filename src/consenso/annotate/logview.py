@@ -61,14 +61,22 @@ class Query:
     def rows(self, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield answers, the latest settings of an annotator and earlier ones alike, by annotator and text."""
         columns = [name for name in COLUMNS if name not in {"annotator", "asker"}]
-        statement = f"SELECT asker, {', '.join(columns)} FROM answers WHERE {self._where} ORDER BY asker, text_id, repetition"
+        statement = (
+            f"SELECT asker, {', '.join(columns)} FROM answers WHERE {self._where} ORDER BY asker, text_id, repetition"
+        )
         if limit is not None:
             statement += f" LIMIT {int(limit)}"
         for asker, *values in self._log.stream(statement, self._values):
             row = dict(zip(columns, values))
             name, record = self._askers[asker]
             at = dt.datetime.fromtimestamp(row["at"], dt.UTC).isoformat(timespec="seconds")
-            row |= {"annotator": name, "reply": unpack(row["reply"]), "cut": bool(row["cut"]), "at": at, "asker": record["digest_of"][:12]}
+            row |= {
+                "annotator": name,
+                "reply": unpack(row["reply"]),
+                "cut": bool(row["cut"]),
+                "at": at,
+                "asker": record["digest_of"][:12],
+            }
             yield {name: row[name] for name in COLUMNS}
 
     def export(self, path: Path) -> int:

@@ -32,7 +32,9 @@ class Narrowed(NamedTuple):
     """Ids of the texts whose gold the classifier learned from."""
 
 
-def narrow_labels(texts: pd.DataFrame, train_ids: set[str], schema: LabelSchema, settings: CandidateSettings) -> Narrowed:
+def narrow_labels(
+    texts: pd.DataFrame, train_ids: set[str], schema: LabelSchema, settings: CandidateSettings
+) -> Narrowed:
     """Return each text's k most probable labels by a classifier that has learned from some train texts with gold.
 
     `texts`: text_id (as strings), text, gold. The texts it learned from get their candidates out of fold. Candidates stand
@@ -46,7 +48,8 @@ def narrow_labels(texts: pd.DataFrame, train_ids: set[str], schema: LabelSchema,
     known = np.flatnonzero(texts["gold"].notna().to_numpy() & texts["text_id"].isin(train_ids).to_numpy())
     if len(known) < 10:
         raise DataError(
-            f"annotate.candidates: {len(known)} training texts have gold, and the light classifier needs 10 at least; leave [annotate.candidates] out"
+            f"annotate.candidates: {len(known)} training texts have gold, and the light classifier needs 10 at least; "
+            "leave [annotate.candidates] out"
         )
     wanted = settings.train or int(np.clip(len(known) // 10, 100, 1000))
     sample = np.sort(rng.permutation(known)[:wanted])
@@ -67,11 +70,15 @@ def narrow_labels(texts: pd.DataFrame, train_ids: set[str], schema: LabelSchema,
     recall = recall_at(found, codes, sorted({*settings.report_k, k} & set(range(1, len(schema) + 1))))
     logger.info("candidates: %d of %d labels per text, from %d texts with gold", k, len(schema), len(sample))
     return Narrowed(
-        pd.DataFrame({"text_id": texts["text_id"].to_numpy(), "offered": offered}), recall, [str(i) for i in texts["text_id"].iloc[sample]]
+        pd.DataFrame({"text_id": texts["text_id"].to_numpy(), "offered": offered}),
+        recall,
+        [str(i) for i in texts["text_id"].iloc[sample]],
     )
 
 
-def _out_of_fold(words: np.ndarray, codes: np.ndarray, n_classes: int, folds: int, rng: np.random.Generator) -> np.ndarray:
+def _out_of_fold(
+    words: np.ndarray, codes: np.ndarray, n_classes: int, folds: int, rng: np.random.Generator
+) -> np.ndarray:
     """Class probabilities of each text by a classifier that has not seen it; folds stratified by shuffled rank in class."""
     import numpy as np
 

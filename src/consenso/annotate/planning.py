@@ -78,7 +78,9 @@ def _as_pinned(asker: Asker, log: LogReader | None) -> Asker:
 
 def _plan(asker: Asker, source: TextSource, log: LogReader | None, settings: AnnotateSettings) -> Planned:
     planned = Planned(asker.name, asker.endpoint.name, asker.model, questions=source.count * asker.repetitions)
-    row = next((r for r, (_, record) in (log.askers() if log else {}).items() if record["digest_of"] == asker.digest), None)
+    row = next(
+        (r for r, (_, record) in (log.askers() if log else {}).items() if record["digest_of"] == asker.digest), None
+    )
     means = _means(log, row)
     again = {*settings.retry, *([] if settings.settle else ["settled"]), "lost"}
     fixed = sum(len(m["content"].encode()) for m in asker.messages())
@@ -92,7 +94,9 @@ def _plan(asker: Asker, source: TextSource, log: LogReader | None, settings: Ann
         ]
         filed = [f"={d.hex()}" for d in digests] if settings.share_duplicates else batch.ids
         if log is not None and row is not None:
-            for text_id, digest, repetition, status in log.statuses(row, sorted(filed), ranged=not settings.share_duplicates):
+            for text_id, digest, repetition, status in log.statuses(
+                row, sorted(filed), ranged=not settings.share_duplicates
+            ):
                 known.setdefault((text_id, digest), {})[repetition] = status
         for place, text in enumerate(batch.texts):
             repeated = (content := text_digest("", text, None)) in seen
@@ -125,7 +129,9 @@ def _means(log: LogReader | None, row: int | None) -> dict[str, float]:
     if log is None or row is None:
         return {}
     found = log.read(
-        "SELECT count(*), avg(tokens_out), avg(latency_s), avg(tokens_in) FROM (SELECT * FROM answers WHERE asker=? AND tokens_in>0 LIMIT 20000)", (row,)
+        "SELECT count(*), avg(tokens_out), avg(latency_s), avg(tokens_in) FROM "
+        "(SELECT * FROM answers WHERE asker=? AND tokens_in>0 LIMIT 20000)",
+        (row,),
     )[0]
     return {} if not found[0] else {"n": found[0], "out": found[1], "latency": found[2] or 0.0, "in": found[3]}
 
@@ -134,7 +140,11 @@ def _estimate(planned: Planned, asker: Asker, means: dict[str, float], sizes: in
     n = planned.to_ask
     planned.tokens_in = n * means["in"] if means else (n * (fixed + 20) + sizes) / USUAL_BYTES_PER_TOKEN
     thinks = asker.max_tokens > 256
-    usual = asker.max_tokens / 2 if thinks else 4 + max(len(name.encode()) for name in asker.schema.names) / 3 + (8 if asker.form == "json" else 0)
+    usual = (
+        asker.max_tokens / 2
+        if thinks
+        else 4 + max(len(name.encode()) for name in asker.schema.names) / 3 + (8 if asker.form == "json" else 0)
+    )
     planned.tokens_out = n * (means["out"] if means else usual)
     factor = batch_factor() if asker.batch else 1.0
     cost = asker.cost(int(planned.tokens_in), int(planned.tokens_out))
@@ -148,8 +158,16 @@ def _estimate(planned: Planned, asker: Asker, means: dict[str, float], sizes: in
     if asker.endpoint.tpm:
         seconds.append((planned.tokens_in + planned.tokens_out) * 60 / asker.endpoint.tpm)
     planned.seconds = 0.0 if asker.batch else max(seconds)
-    planned.basis = f"the means of {int(means['n']):,} answers" if means else f"{USUAL_BYTES_PER_TOKEN} bytes per token, {latency:g} s per reply"
-    notes = [f"price: {asker.price_source}" if asker.price is not None else "no price is known: give price = { input = …, output = … }"]
+    planned.basis = (
+        f"the means of {int(means['n']):,} answers"
+        if means
+        else f"{USUAL_BYTES_PER_TOKEN} bytes per token, {latency:g} s per reply"
+    )
+    notes = [
+        f"price: {asker.price_source}"
+        if asker.price is not None
+        else "no price is known: give price = { input = …, output = … }"
+    ]
     if asker.repetitions > 1 and asker.parameters.get("temperature") == 0:
         notes.append("temperature is 0: repetitions will mostly repeat themselves")
     if asker.structured == "ask":

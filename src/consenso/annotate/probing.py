@@ -17,7 +17,9 @@ FEATURES = ("schema", "logprobs", "seed", "n")
 """What is probed: JSON schemas, token probabilities, seeds, several replies at once."""
 
 
-async def probe(asker: Asker, transport: Transport, client: Client, features: Sequence[str] = FEATURES) -> dict[str, str]:
+async def probe(
+    asker: Asker, transport: Transport, client: Client, features: Sequence[str] = FEATURES
+) -> dict[str, str]:
     """Return feature → honoured, dropped (taken and ignored) or refused (with the server's words).
 
     Sends one request per feature (two for the seed). Raises `CallError` where the endpoint does not answer at all.
@@ -47,7 +49,9 @@ async def _schema(asker: Asker, transport: Transport, client: Client) -> str:
         "type": "object", "properties": {"label": {"type": "string", "enum": ["alpha", "beta"]}},
         "required": ["label"], "additionalProperties": False,
     }  # fmt: skip
-    reply = await _ask(asker, transport, client, "Answer with the single word banana.", schema=schema, parameters={"max_tokens": 64})
+    reply = await _ask(
+        asker, transport, client, "Answer with the single word banana.", schema=schema, parameters={"max_tokens": 64}
+    )
     try:
         value = json.loads(reply.text or "")
     except ValueError:
@@ -76,7 +80,9 @@ async def _seed(asker: Asker, transport: Transport, client: Client) -> str:
 async def _n(asker: Asker, transport: Transport, client: Client) -> str:
     if asker.endpoint.protocol == "ollama":
         return "dropped"
-    question = Question(asker.model, [{"role": "user", "content": "Answer with one word."}], asker.parameters, extra={"n": 2})
+    question = Question(
+        asker.model, [{"role": "user", "content": "Answer with one word."}], asker.parameters, extra={"n": 2}
+    )
     body = client.body(question, asker.endpoint.max_tokens)
     answer = json.loads(await transport.call("POST", client.path, data=json.dumps(body).encode()))
     return "honoured" if len(answer.get("choices") or ()) == 2 else "dropped"

@@ -106,7 +106,8 @@ _BAD_SIGNS = frozenset("❌✗✘✖🚫⛔👎🛑❎⚠❓❔🤔🤷")
 _REASON = re.compile(r"\s*(?:\n|[.:;,!。，：；]|\s[-–—]|[–—]|\(|\s(?:because|since|as|due to|based on|given)\b)", re.I)
 _QUESTION = re.compile(r"[?？؟]")
 _WAVERS = re.compile(
-    r"\b(?:not sure|unsure|uncertain|maybe|might be|could (?:also )?be|possibly|perhaps|hard to (?:say|tell)|leaning|or rather)\b", re.I
+    r"\b(?:not sure|unsure|uncertain|maybe|might be|could (?:also )?be|possibly|perhaps|hard to (?:say|tell)|leaning|or rather)\b",
+    re.I,
 )
 _SUBJECT = (
     r"(?:text|review|sentence|tweet|message|article|post|comment|document|statement|headline|passage|question|email|"
@@ -173,7 +174,7 @@ class ReplyReader:
     def _answer(self, name: str, how: str) -> Answer:
         return Answer(None, "abstained", how) if name == self._abstain else Answer(name, "ok", how)
 
-    def _read(self, reply: str, finish: str | None) -> Answer:
+    def _read(self, reply: str, finish: str | None) -> Answer:  # noqa: PLR0911 - one line per kind of reply
         if finish == "content_filter":
             return Answer(None, "refused")
         text, unfinished = visible(reply)
@@ -183,9 +184,7 @@ class ReplyReader:
             return Answer(None, "unparsable")
         found, how = self._stated(text)
         if found is None:
-            for how, look in (("opening", self._opens), ("bold", self._bold), ("sentence", self._says)):
-                if (found := look(text)) is not None:
-                    break
+            found, how = self._in_prose(text)
         if isinstance(found, str):
             return self._answer(found, how)
         if refuses(text):
@@ -193,6 +192,12 @@ class ReplyReader:
         if found is _CONFLICT:
             return Answer(None, "unparsable")
         return Answer(None, "invalid_label" if found is _STRANGE or self._is_clear(text) else "unparsable")
+
+    def _in_prose(self, text: str) -> tuple[Any, str]:
+        for how, look in (("opening", self._opens), ("bold", self._bold), ("sentence", self._says)):
+            if (found := look(text)) is not None:
+                return found, how
+        return None, ""
 
     def _stated(self, text: str) -> tuple[Any, str]:
         """What is stated in form: as the whole reply, in JSON, behind marks, on lines. All that is stated must agree."""
@@ -204,7 +209,12 @@ class ReplyReader:
         final = self._behind_marks(text, "final")
         if final is not None:
             return (_CONFLICT if isinstance(in_json, str) and in_json != final else final), "mark"
-        sources = [("json", in_json), ("mark", self._behind_marks(text, "plain")), ("mark", self._keyed(text)), ("line", self._line(text, least=1 if objects else 2))]
+        sources = [
+            ("json", in_json),
+            ("mark", self._behind_marks(text, "plain")),
+            ("mark", self._keyed(text)),
+            ("line", self._line(text, least=1 if objects else 2)),
+        ]
         stated = [(how, found) for how, found in sources if found is not None]
         labels = {found for _, found in stated if isinstance(found, str)}
         if any(found is _CONFLICT for _, found in stated) or len(labels) > 1:
@@ -292,13 +302,19 @@ class ReplyReader:
             return piece[1:-1].strip()
         if (match := _BULLET.match(piece)) and not (self._dashed and first in "-−"):
             return piece[match.end() :].strip()
-        if last in _TRAILING or (last in ")]" and {"(": ")", "[": "]"}.get(first) != last and not {"(", "["} & set(piece)):
+        if last in _TRAILING or (
+            last in ")]" and {"(": ")", "[": "]"}.get(first) != last and not {"(", "["} & set(piece)
+        ):
             return piece[:-1].rstrip()
         for at, rest in ((last, piece[:-1].rstrip()), (first, piece[1:].lstrip())):
-            if unicodedata.category(at) in {"So", "Sk"} and at not in _BAD_SIGNS and not any(at in n for n in self._offered):
+            if (
+                unicodedata.category(at) in {"So", "Sk"}
+                and at not in _BAD_SIGNS
+                and not any(at in n for n in self._offered)
+            ):
                 return rest
         for edge, rest in ((first, piece.lstrip(first)), (last, piece.rstrip(last))):
-            if edge in "*_`\"“”#" and edge not in rest:
+            if edge in '*_`"“”#' and edge not in rest:
                 return rest.strip()
         return piece
 
@@ -340,7 +356,7 @@ class ReplyReader:
             return _CONFLICT if listed - labels else labels.pop()
         return _STRANGE if _STRANGE in read else None
 
-    def _value(self, value: str) -> Any:
+    def _value(self, value: str) -> Any:  # noqa: PLR0911 - one line per kind of value
         """What stands behind a mark: a label, several (`_CONFLICT`), a clear other answer (`_STRANGE`), or prose (None)."""
         line = value.strip().split("\n")[0]
         if (found := self._label(line)) is not None:
@@ -403,7 +419,11 @@ class ReplyReader:
         labels = set(found.values())
         if _CONFLICT in labels or len(labels) > 1:
             return _CONFLICT
-        announced = {p for p in found if p and (lines[p - 1].rstrip(" *_").endswith((":", "：")) or lines[p - 1].lstrip().startswith("#"))}
+        announced = {
+            p
+            for p in found
+            if p and (lines[p - 1].rstrip(" *_").endswith((":", "：")) or lines[p - 1].lstrip().startswith("#"))
+        }
         if not labels or not ({0, len(lines) - 1} & set(found) or announced):
             return None
         label = labels.pop()
@@ -493,5 +513,3 @@ def _mention_pattern(names: Sequence[str]) -> re.Pattern[str]:
 def _is_word(character: str) -> bool:
     """Whether words are set apart around this character; Chinese and Japanese are written without blanks."""
     return bool(re.match(r"\w", character)) and unicodedata.category(character) != "Lo"
-
-

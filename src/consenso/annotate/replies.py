@@ -19,7 +19,9 @@ _THOUGHT = re.compile(rf"<({_THINK})\b[^>]*>.*?</\1\s*>", re.S | re.I)
 _THOUGHT_OPEN = re.compile(rf"<({_THINK})\b[^>]*>", re.I)
 _THOUGHT_CLOSE = re.compile(rf"</({_THINK})\s*>", re.I)
 _HARMONY = re.compile(r"<\|channel\|>\s*final\s*(?:<\|[^|]*\|>\s*\w*\s*)*?<\|message\|>", re.I)
-_TURN_END = re.compile(r"<\|(?:eot_id|im_end|end|end_of_text|endoftext|start_header_id|im_start|user)\|>|</s>|<end_of_turn>|\[/?INST\]")
+_TURN_END = re.compile(
+    r"<\|(?:eot_id|im_end|end|end_of_text|endoftext|start_header_id|im_start|user)\|>|</s>|<end_of_turn>|\[/?INST\]"
+)
 _SPECIAL = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:eos|bos|pad|end_of_turn|start_of_turn)>|\[/?INST\]")
 _INLINE = re.compile(r"</?(?:b|strong|i|em|u|p|span|div|code|br|mark|h[1-6])\b[^<>]*/?>", re.I)
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n?(.*?)```", re.S)
@@ -159,7 +161,9 @@ def _fields(value: Any, keys: frozenset[str], ids: bool, depth: int = 0) -> Iter
         others = {key: inner for key, inner in named.items() if key not in words_of("not_keys") or len(named) == 1}
         yield from (Loose(inner) for inner in others.values() if isinstance(inner, str))
         if ids and len(named) == 1:
-            yield from (inner for key, inner in named.items() if isinstance(inner, int) and key not in words_of("not_keys"))
+            yield from (
+                inner for key, inner in named.items() if isinstance(inner, int) and key not in words_of("not_keys")
+            )
 
 
 class Loose(str):
@@ -174,7 +178,8 @@ def _mark_pattern(rank: str, ids: bool) -> re.Pattern[str]:
     words = sorted({*words_of(rank), *(("id",) if ids and rank == "plain" else ())}, key=len, reverse=True)
     listed = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words)
     return re.compile(
-        rf"(?:^|(?<=[\s*_#>(\[.;,、。，«\"“]))(?:{listed})(?:\s+is)?[*_`\"”\]]*\s*(?:[:：=＝]|→|⇒|=>|->|(?<=\sis)|(?<=\sis\*\*))\s*[*_`]*[ \t]*",
+        rf"(?:^|(?<=[\s*_#>(\[.;,、。，«\"“]))(?:{listed})(?:\s+is)?[*_`\"”\]]*\s*"
+        r"(?:[:：=＝]|→|⇒|=>|->|(?<=\sis)|(?<=\sis\*\*))\s*[*_`]*[ \t]*",
         re.I,
     )
 
@@ -194,7 +199,11 @@ def marked_values(text: str, rank: str, ids: bool) -> Iterator[str]:
             yield match[2]
     for match in _mark_pattern(rank, ids).finditer(text):
         before = text[: match.start()].rpartition("\n")[2]
-        if before.count('"') % 2 or before.count("“") > before.count("”") or (before.lstrip().startswith(">") and before.strip("> ")):
+        if (
+            before.count('"') % 2
+            or before.count("“") > before.count("”")
+            or (before.lstrip().startswith(">") and before.strip("> "))
+        ):
             continue  # a quotation from the text, not the answer
         line, _, below = text[match.end() :].partition("\n")
         value = line.strip() or next((one.strip() for one in below.split("\n") if one.strip(" *_`>")), "")
@@ -226,7 +235,11 @@ def emphasised(text: str) -> list[str]:
 @functools.cache
 def _pattern(name: str) -> re.Pattern[str]:
     def bounded(word: str) -> str:
-        before = r"(?<!\w)" if re.match(r"\w", word[0]) and unicodedata.category(word[0]) != "Lo" and not word.startswith("n't") else ""
+        before = (
+            r"(?<!\w)"
+            if re.match(r"\w", word[0]) and unicodedata.category(word[0]) != "Lo" and not word.startswith("n't")
+            else ""
+        )
         after = r"(?!\w)" if re.match(r"\w", word[-1]) and unicodedata.category(word[-1]) != "Lo" else ""
         return f"{before}{re.escape(word)}{after}"
 

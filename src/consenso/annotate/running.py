@@ -292,7 +292,8 @@ class Loop:
             self.stop(
                 "storage",
                 StorageError(
-                    f"only {free / 1e6:.0f} MB left where {self.log.path} lies; nothing more was sent, make room and run the same command again"
+                    f"only {free / 1e6:.0f} MB left where {self.log.path} lies; nothing more was sent, make room and run "
+                    "the same command again"
                 ),
             )
 

@@ -113,6 +113,12 @@ class CandidateSettings(Settings):
     """The k for which recall is reported."""
 
 
+Part = Literal["train", "dev", "test"]
+Retried = Literal["failed", "truncated", "refused", "unparsable", "invalid_label"]
+_PARTS: tuple[Part, ...] = ("train", "dev", "test")
+_RETRIED: tuple[Retried, ...] = ("failed",)
+
+
 class AnnotateSettings(Settings):
     """The section [annotate]: who votes."""
 
@@ -126,7 +132,7 @@ class AnnotateSettings(Settings):
     """The vote log, where several runs should share one; default: votelog.sqlite in the run folder."""
     budget: float | None = Field(default=None, ge=0)
     """USD that all answers of this vote log together may cost; what is under way is reserved beforehand."""
-    parts: list[Literal["train", "dev", "test"]] = Field(default_factory=lambda: ["train", "dev", "test"])
+    parts: list[Part] = Field(default_factory=lambda: list(_PARTS))
     """Which texts are put to the annotators; a verdict needs train and dev alone."""
     settle: SettleSettings | None = None
     """Early stop per text; none by default."""
@@ -134,9 +140,7 @@ class AnnotateSettings(Settings):
     """Two-phase annotation; none by default."""
     share_duplicates: bool = False
     """Ask equal texts once; by default every text id is asked."""
-    retry: list[Literal["failed", "truncated", "refused", "unparsable", "invalid_label"]] = Field(
-        default_factory=lambda: ["failed"]
-    )
+    retry: list[Retried] = Field(default_factory=lambda: list(_RETRIED))
     """Answers of these statuses are asked again by the next run; all but failed cost money again."""
     failed_limit: float = Field(default=0.05, ge=0, le=1)
     """Share of an annotator's answers that may have failed; above it the run stops after annotate, and can be resumed."""

@@ -113,9 +113,10 @@ class Panel:
 
     def add(self, text_id: str, annotator: str, label: str | None) -> None:
         """Note a vote, if its text is in the sample."""
-        if label is not None and (self._every == 1 or zlib.crc32(text_id.encode("utf-8", "surrogatepass")) % self._every == 0):
-            if len(self._said) < 2 * SAMPLE or text_id in self._said:
-                self._said.setdefault(text_id, {})[annotator] = label
+        if label is None or zlib.crc32(text_id.encode("utf-8", "surrogatepass")) % self._every:
+            return
+        if len(self._said) < 2 * SAMPLE or text_id in self._said:
+            self._said.setdefault(text_id, {})[annotator] = label
 
     def agreement(self, annotator: str) -> tuple[float | None, int]:
         """Return the share of other annotators' votes that equal this one's, over the sample, and the number compared."""
@@ -146,7 +147,12 @@ def find_alarms(tallies: list[Tally], panel: Panel) -> list[tuple[str, str, str]
         for kind, statuses, limit, what in (
             ("refuses", ("refused",), 0.05, "are refusals"),
             ("truncated", ("truncated",), 0.05, "are cut off: raise max_tokens, or context"),
-            ("unreadable", ("unparsable", "invalid_label"), 0.10, "name no label: look at them with `consenso log --status unparsable`"),
+            (
+                "unreadable",
+                ("unparsable", "invalid_label"),
+                0.10,
+                "name no label: look at them with `consenso log --status unparsable`",
+            ),
             ("failed", ("failed",), 0.10, f"failed ({tally.last_error})"),
         ):
             share = sum(recent[f"[{status}]"] for status in statuses) / n
@@ -155,9 +161,17 @@ def find_alarms(tallies: list[Tally], panel: Panel) -> list[tuple[str, str, str]
         if (alarm := _drift(tally, shifts, others)) is not None:
             found.append((tally.name, "drifts", alarm))
         own, compared = agreements[tally.name]
-        rest = [value for name, (value, m) in agreements.items() if name != tally.name and value is not None and m >= 100]
+        rest = [
+            value for name, (value, m) in agreements.items() if name != tally.name and value is not None and m >= 100
+        ]
         if own is not None and compared >= 100 and len(rest) >= 2 and own < sum(rest) / len(rest) - 0.3:
-            found.append((tally.name, "disagrees", f"agrees with the others in {own:.0%} of cases, they with each other far more often"))
+            found.append(
+                (
+                    tally.name,
+                    "disagrees",
+                    f"agrees with the others in {own:.0%} of cases, they with each other far more often",
+                )
+            )
     return found
 
 
@@ -165,11 +179,15 @@ def _constant(tally: Tally, recent: Counter[str], n: int, others: list[Tally]) -
     label, count = recent.most_common(1)[0]
     if label.startswith("[") or count < n:
         return None
-    varied = [t for t in others if len(t.recent) >= 100 and Counter(t.recent).most_common(1)[0][1] < 0.95 * len(t.recent)]
+    varied = [
+        t for t in others if len(t.recent) >= 100 and Counter(t.recent).most_common(1)[0][1] < 0.95 * len(t.recent)
+    ]
     before = len(tally.labels) > 1
     if not varied and not before:
         return None
-    return f"the last {n} answers are all {label!r}" + (f", while {varied[0].name} uses several labels" if varied else "")
+    return f"the last {n} answers are all {label!r}" + (
+        f", while {varied[0].name} uses several labels" if varied else ""
+    )
 
 
 def _shift(tally: Tally) -> float | None:

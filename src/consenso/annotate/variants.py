@@ -30,11 +30,13 @@ class VariantCount:
         if not self._of:
             return
         said: dict[str, dict[str, Counter[str]]] = {}
-        for text_id, annotator, label, status in zip(votes["text_id"], votes["annotator"], votes["label"], votes["status"]):
+        for text_id, annotator, label, status in zip(
+            votes["text_id"], votes["annotator"], votes["label"], votes["status"]
+        ):
             if annotator in self._of:
                 self._asked[annotator] += 1
                 self._invalid[annotator] += status in INVALID
-            if label is not None and label == label:
+            if isinstance(label, str):
                 said.setdefault(text_id, {}).setdefault(annotator, Counter())[label] += 1
         for votes_of in said.values():
             own = {who: winner for who, counts in votes_of.items() if (winner := _winner(counts)) is not None}
@@ -61,7 +63,11 @@ class VariantCount:
         low, high = wilson(flipped, n) if n else (None, None)
         labels = sorted({label for pair in pairs for label in pair})
         shifts = {
-            label: (sum(c for (_, b), c in pairs.items() if b == label) - sum(c for (a, _), c in pairs.items() if a == label)) / n
+            label: (
+                sum(c for (_, b), c in pairs.items() if b == label)
+                - sum(c for (a, _), c in pairs.items() if a == label)
+            )
+            / n
             for label in labels
         }
         shifted = max(shifts, key=lambda label: abs(shifts[label]), default=None)

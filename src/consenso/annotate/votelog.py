@@ -126,7 +126,9 @@ class VoteLog(LogReader):
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
             if found != VERSION and (found or tables):
                 connection.close()
-                raise DataError(f"{self.path} is no vote log of this version of consenso (layout {found}); choose another file")
+                raise DataError(
+                    f"{self.path} is no vote log of this version of consenso (layout {found}); choose another file"
+                )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("PRAGMA wal_autocheckpoint=4000")
@@ -134,7 +136,9 @@ class VoteLog(LogReader):
             if not found:
                 connection.executescript(f"BEGIN; {_LAYOUT} PRAGMA user_version={VERSION}; COMMIT;")
             self.session = int(
-                connection.execute("INSERT INTO sessions(started) VALUES (?) RETURNING session", (time.time(),)).fetchone()[0]
+                connection.execute(
+                    "INSERT INTO sessions(started) VALUES (?) RETURNING session", (time.time(),)
+                ).fetchone()[0]
             )
             _recover(connection, self.session)
             self._next_claim = 1 + connection.execute("SELECT coalesce(max(claim), 0) FROM claims").fetchone()[0]
@@ -268,7 +272,12 @@ class VoteLog(LogReader):
         self._put(deed)
 
     def intend(
-        self, keys: Sequence[tuple[Key, float]], tell: Callable[[bool], None] | None = None, *, batch: str | None = None, sent: int = 1
+        self,
+        keys: Sequence[tuple[Key, float]],
+        tell: Callable[[bool], None] | None = None,
+        *,
+        batch: str | None = None,
+        sent: int = 1,
     ) -> None:
         """Note one request more for each of these questions, in intents of their own, with the USD reserved for it.
 
@@ -397,7 +406,11 @@ def _recover(connection: sqlite3.Connection, session: int) -> None:
         f"SELECT k.value->>0, k.value->>1, k.value->>2, k.value->>3, c.session, k.value->>4 {OPEN_CLAIMS}"
     ).fetchall()
     connection.executemany(
-        _INTEND, [(asker, text_id, bytes.fromhex(digest), repetition, old, 1, reserved, None, 1) for asker, text_id, digest, repetition, old, reserved in left]
+        _INTEND,
+        [
+            (asker, text_id, bytes.fromhex(digest), repetition, old, 1, reserved, None, 1)
+            for asker, text_id, digest, repetition, old, reserved in left
+        ],
     )
     connection.execute("DELETE FROM claims WHERE session<>?", (session,))
     connection.execute("COMMIT")
@@ -427,7 +440,9 @@ def _locked(path: Path) -> Any:
         lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         lock.acquire()
     except Timeout:
-        raise BusyError(f"another process writes to the vote log {path}; wait for it, or choose another with annotate.log") from None
+        raise BusyError(
+            f"another process writes to the vote log {path}; wait for it, or choose another with annotate.log"
+        ) from None
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     return lock

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Kind = Literal["rate", "server", "connection", "timeout", "body", "auth", "quota", "missing", "request", "too_long", "filtered"]
+Kind = Literal[
+    "rate", "server", "connection", "timeout", "body", "auth", "quota", "missing", "request", "too_long", "filtered"
+]
 """How a call failed: too fast; the server's fault; nobody there; no answer in time; an answer that cannot be read; a wrong
 key; no money left; no such model or address; a request it does not take; a text too long for it; a text it refuses."""
 

@@ -23,11 +23,14 @@ LIMIT_HEADERS = tuple(
 )
 """What servers say of their limits."""
 _TOO_LONG = re.compile(
-    r"context.?(?:length|window|size)|maximum.{0,20}(?:context|length|tokens)|too (?:long|many tokens)|exceeds? the (?:context|max)|prompt is too long",
+    r"context.?(?:length|window|size)|maximum.{0,20}(?:context|length|tokens)|too (?:long|many tokens)|"
+    r"exceeds? the (?:context|max)|prompt is too long",
     re.I,
 )
 _FILTERED = re.compile(r"content.?(?:filter|policy|management)|responsible.?ai|safety", re.I)
-_NO_MONEY = re.compile(r"insufficient.?(?:quota|balance|funds|credit)|billing|exceeded your current quota|payment", re.I)
+_NO_MONEY = re.compile(
+    r"insufficient.?(?:quota|balance|funds|credit)|billing|exceeded your current quota|payment", re.I
+)
 
 
 class Transport:
@@ -125,7 +128,9 @@ class Transport:
 
         assert self._session is not None
         try:
-            async with self._session.get(self._base + path, timeout=aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)) as response:
+            async with self._session.get(
+                self._base + path, timeout=aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)
+            ) as response:
                 if response.status >= 300:
                     raise failure(response.status, await response.read(), response.headers, self._key)
                 rest = b""
@@ -165,13 +170,13 @@ class Transport:
 def _proxy_for(url: str) -> str | None:
     """The proxy that the environment names for a URL, found once: aiohttp would look it up for every request."""
     parts = urllib.parse.urlsplit(url)
-    if urllib.request.proxy_bypass_environment(parts.netloc):
+    if urllib.request.proxy_bypass(parts.netloc):
         return None
     proxies = urllib.request.getproxies_environment()
     return proxies.get(parts.scheme) or proxies.get("all")
 
 
-def failure(status: int, content: bytes, headers: Mapping[str, str], key: str | None = None) -> CallError:
+def failure(status: int, content: bytes, headers: Mapping[str, str], key: str | None = None) -> CallError:  # noqa: PLR0911 - one line per status
     """Return what an HTTP status other than 200 means; the message is the server's own, in one line, without the key."""
     message, code = _said(content)
     if key:
@@ -184,7 +189,13 @@ def failure(status: int, content: bytes, headers: Mapping[str, str], key: str | 
     if status in {429, 498, 529} or (status == 503 and wait is not None):
         return CallError("rate", text, retry_after=wait)
     if status in {400, 413, 422}:
-        kind: Kind = "too_long" if status == 413 or _TOO_LONG.search(clues) else "filtered" if _FILTERED.search(clues) else "request"
+        kind: Kind = (
+            "too_long"
+            if status == 413 or _TOO_LONG.search(clues)
+            else "filtered"
+            if _FILTERED.search(clues)
+            else "request"
+        )
         return CallError(kind, text)
     if status in {401, 403}:
         return CallError("auth", text)

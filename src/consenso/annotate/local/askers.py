@@ -76,17 +76,27 @@ def nli_asker(one: NliAnnotator, schema: LabelSchema) -> LocalAsker:
             loaded.append(NliModel(one.model))
         return readings(loaded[0].probabilities(texts, hypotheses), schema, offered, one.abstain_below)
 
-    record = {"kind": "nli", "model": encoder_fingerprint(one.model), "hypotheses": hypotheses, "labels": schema.as_records(), "abstain_below": one.abstain_below}
+    record = {
+        "kind": "nli",
+        "model": encoder_fingerprint(one.model),
+        "hypotheses": hypotheses,
+        "labels": schema.as_records(),
+        "abstain_below": one.abstain_below,
+    }
     return LocalAsker(one.name, one.model, family_of(one.model).family, record, answer, 64, one.model_dump(mode="json"))
 
 
-def causal_asker(one: CausalAnnotator, schema: LabelSchema, base: Path | None, drawn: Sequence[Example] = ()) -> LocalAsker:
+def causal_asker(
+    one: CausalAnnotator, schema: LabelSchema, base: Path | None, drawn: Sequence[Example] = ()
+) -> LocalAsker:
     """Return an annotator that rates the labels as continuations of a prompt."""
     prompt = read_prompt(one.prompt, base)
     examples = [Example(e.text, e.label) for e in one.examples] if isinstance(one.examples, list) else list(drawn)
     for example in examples:
         if example.label not in schema:
-            raise ConfigError(f"annotator {one.name!r}: an example has the label {example.label!r}, which is none.{nearest(example.label, schema)}")
+            raise ConfigError(
+                f"annotator {one.name!r}: an example has the label {example.label!r}, which is none.{nearest(example.label, schema)}"
+            )
     loaded: list[CausalModel] = []
 
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
@@ -110,7 +120,8 @@ def _messages(
     clean = sanitise(text)
     messages = render(prompt, schema, shown=names, noun=noun, examples=examples)
     return [
-        {**message, "content": message["content"].replace(TEXT_SLOT, wrap(clean)).replace(RAW_SLOT, clean)} for message in messages
+        {**message, "content": message["content"].replace(TEXT_SLOT, wrap(clean)).replace(RAW_SLOT, clean)}
+        for message in messages
     ]
 
 
@@ -118,7 +129,9 @@ def python_asker(one: PythonAnnotator, schema: LabelSchema, base: Path | None) -
     """Return an annotator that is a function of the user's."""
     function = _import(one, base)
     record = {"kind": "python", "function": one.function, "version": one.version, "labels": schema.as_records()}
-    return callable_asker(one.name, function, schema, record=record, batch_size=one.batch_size, settings=one.model_dump(mode="json"))
+    return callable_asker(
+        one.name, function, schema, record=record, batch_size=one.batch_size, settings=one.model_dump(mode="json")
+    )
 
 
 def callable_asker(
@@ -131,7 +144,9 @@ def callable_asker(
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
         said = list(function(list(texts)))
         if len(said) != len(texts):
-            raise DataError(f"annotator {name!r} returned {len(said)} labels for {len(texts)} texts; give one each, None to abstain")
+            raise DataError(
+                f"annotator {name!r} returned {len(said)} labels for {len(texts)} texts; give one each, None to abstain"
+            )
         found = []
         for value, names in zip(said, offered):
             if value is None or value != value:  # noqa: PLR0124 - NaN
@@ -148,14 +163,20 @@ def callable_asker(
 
 def _import(one: PythonAnnotator, base: Path | None) -> Callable[[list[str]], Sequence[Any]]:
     module, _, path = one.function.partition(":")
-    places = [str(place) for place in dict.fromkeys([*([base.resolve()] if base else []), Path.cwd()]) if str(place) not in sys.path]
+    places = [
+        str(place)
+        for place in dict.fromkeys([*([base.resolve()] if base else []), Path.cwd()])
+        if str(place) not in sys.path
+    ]
     sys.path[:0] = places
     try:
         found: Any = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"annotator {one.name!r}: cannot import {one.function}: {error}; write module:function, the module beside the experiment file") from None
+        raise ConfigError(
+            f"annotator {one.name!r}: cannot import {one.function}: {error}; write module:function, the module beside the experiment file"
+        ) from None
     finally:
         for place in places:
             sys.path.remove(place)
@@ -167,11 +188,15 @@ def _import(one: PythonAnnotator, base: Path | None) -> Callable[[list[str]], Se
 def _wordings(who: str, descriptions: Mapping[str, str], schema: LabelSchema) -> dict[str, str]:
     for name in descriptions:
         if name not in schema:
-            raise ConfigError(f"annotator {who!r} describes {name!r}, which is no label.{nearest(name, schema) or f' The labels are {list(schema)}.'}")
+            raise ConfigError(
+                f"annotator {who!r} describes {name!r}, which is no label.{nearest(name, schema) or f' The labels are {list(schema)}.'}"
+            )
     return {name: descriptions.get(name) or name for name in schema}
 
 
-def readings(probabilities: np.ndarray, schema: LabelSchema, offered: Offered, abstain_below: float | None) -> list[Reading]:
+def readings(
+    probabilities: np.ndarray, schema: LabelSchema, offered: Offered, abstain_below: float | None
+) -> list[Reading]:
     """Return the most probable label offered for each text, its probability among those as the confidence.
 
     A row of NaN did not fit into the model: status truncated. Equal probabilities, or one below `abstain_below`, abstain.

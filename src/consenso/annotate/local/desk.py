@@ -40,7 +40,9 @@ class LocalDesk(Place):
     async def _answer(self, lane: LocalLane, jobs: list[Job], loop: Loop) -> None:
         started = time.perf_counter()
         try:
-            readings = await asyncio.to_thread(lane.asker.answer, [job.text for job in jobs], [job.offered for job in jobs])
+            readings = await asyncio.to_thread(
+                lane.asker.answer, [job.text for job in jobs], [job.offered for job in jobs]
+            )
         except ConsensoError as error:
             lane.down = str(error)
         except Exception as error:
