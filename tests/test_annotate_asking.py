@@ -487,7 +487,7 @@ def test_variants_are_asked_apart_and_compared(tmp_path: Path) -> None:
 
     with mock(answer=answer) as server:
         variants = {"hot": {"parameters": {"temperature": 1.0}}}
-        asked, votes = ask(
+        _, votes = ask(
             tmp_path / "log", settings_for(server, {"name": "a", "variants": variants}, {"name": "b"}, {"name": "c"})
         )
         assert sent(server) == 80
@@ -508,7 +508,7 @@ def test_variants_of_a_short_name_are_those_of_the_registry(tmp_path: Path) -> N
     assert [(a.name, a.variant_of, a.parameters["temperature"]) for a in askers] == [
         ("llama", None, 0.0), ("llama~alt1", "llama", 0.0), ("llama~alt3", "llama", 0.7),
     ]  # fmt: skip
-    with pytest.raises(ConfigError, match="knows no variant 'alt9'. Did you mean 'alt"):
+    with pytest.raises(ConfigError, match=r"knows no variant 'alt9'. Did you mean 'alt"):
         make_voters(settings_for("http://x", {"model": "llama3.1-8b", "variants": ["alt9"]}), SCHEMA, {})
 
 

@@ -149,7 +149,7 @@ def test_many_questions_make_several_files(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_budget_holds_for_batches_too(tmp_path: Path) -> None:
     with mock() as server:
-        asked, votes = ask(tmp_path / "log", batched(server, budget=500), texts(50))
+        asked, _ = ask(tmp_path / "log", batched(server, budget=500), texts(50))
         assert asked.ended.reason == "budget"
         assert asked.ledger.cost <= 500
         assert posts(server) <= 1

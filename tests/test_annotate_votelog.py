@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -191,11 +190,16 @@ def test_a_full_disk_loses_nothing_that_was_committed(tiny_disk: Path) -> None:
     committed = 0
     log = VoteLog(tiny_disk / "log.sqlite")
     log.asker("digest", "gpt", {})
-    with pytest.raises(StorageError, match="disk is full"):
+
+    def fill() -> None:
+        nonlocal committed
         for number in range(20_000):
             log.keep(Outcome(key(number), "ok", "positive", reply="x" * 150))
             log.flush()
             committed = number + 1
+
+    with pytest.raises(StorageError, match="disk is full"):
+        fill()
     log.close()
     (tiny_disk / "log.sqlite-shm").unlink(missing_ok=True)
     shutil.copytree(tiny_disk, tiny_disk.parent / "copy")
@@ -211,8 +215,7 @@ def test_resuming_looks_at_ids_in_ranges(tmp_path: Path) -> None:
         assert len(log.statuses(1, ["t003", "t040"], ranged=False)) == 2
 
 
-def test_half_a_million_answers_are_looked_through_in_seconds(tmp_path: Path) -> None:
-    """The shape of a resume: every key is found again; the time is printed, not tested."""
+def test_every_answer_is_found_again_by_ranges_of_ids(tmp_path: Path) -> None:
     with VoteLog(tmp_path / "log.sqlite", durable=False) as log:
         log.asker("digest", "gpt", {})
         for start in range(0, 50_000, 5_000):
@@ -220,12 +223,11 @@ def test_half_a_million_answers_are_looked_through_in_seconds(tmp_path: Path) ->
                 text_id = f"t{number:07d}"
                 log.keep(Outcome(Key(1, text_id, text_digest(text_id, "x", None), 0), "ok", "positive"))
             log.flush()
-        started, found = time.perf_counter(), 0
+        found = 0
         for start in range(0, 50_000, 2_048):
             ids = [f"t{number:07d}" for number in range(start, min(start + 2_048, 50_000))]
             known = {(i, d) for i, d, _, _ in log.statuses(1, ids)}
             found += sum((i, text_digest(i, "x", None)) in known for i in ids)
-        print(f"{found} keys in {time.perf_counter() - started:.2f} s")
         assert found == 50_000
 
 
@@ -254,7 +256,7 @@ def test_queries_choose_and_export(tmp_path: Path) -> None:
             Query(log, annotators=["gtp"])
         with pytest.raises(ConfigError, match="no status"):
             Query(log, statuses=["invalid"])
-        with pytest.raises(DataError, match="csv or .parquet"):
+        with pytest.raises(DataError, match=r"csv or \.parquet"):
             Query(log).export(tmp_path / "x.txt")
         (row,) = describe_log(log)
         assert (row["annotator"], row["answers"], row["ok"], row["unparsable"]) == ("gpt", 3, 2, 1)

@@ -241,8 +241,16 @@ def data(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: 
 @click.option("--batch", is_flag=True, help="Ask by batch files where the endpoint takes them: half the price.")
 @click.option("--no-wait", is_flag=True, help="Submit batch files and leave; the same command collects them.")
 def annotate(
-    experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, planning: bool, probing: bool, batch: bool, no_wait: bool
-) -> None:  # fmt: skip
+    experiment: Path,
+    out: Path | None,
+    changes: tuple[str, ...],
+    as_json: bool,
+    *,
+    planning: bool,
+    probing: bool,
+    batch: bool,
+    no_wait: bool,
+) -> None:
     """Collect the votes of every annotator; print how many are valid. Goes on where it was cut off."""
     if planning or probing:
         _run(experiment, out, changes, until="data")
@@ -273,7 +281,8 @@ def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as
         cost = "cost unknown" if row["cost"] is None else f"about {row['cost']:.4f} USD (at most {row['most']:.4f})"
         more = "".join(f", {row[name]:,} {words}" for name, words in _PLAN_WORDS.items() if row[name])
         click.echo(
-            f"{row['annotator']} ({row['endpoint']}/{row['model']}): {row['to_ask']:,} requests to send, {row['kept']:,} answers kept{more}; "
+            f"{row['annotator']} ({row['endpoint']}/{row['model']}): {row['to_ask']:,} requests to send, "
+            f"{row['kept']:,} answers kept{more}; "
             f"{row['tokens_in']:,.0f} tokens in, {row['tokens_out']:,.0f} out, {cost}, {duration(row['seconds'])}"
         )
         click.echo(f"    from {row['basis']}; {row['note']}")
@@ -452,6 +461,7 @@ def export(
     run_folder: Path,
     target: Path | None,
     tables: tuple[str, ...],
+    *,
     earlier: bool,
     label_studio: bool,
     argilla: bool,

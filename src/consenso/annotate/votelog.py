@@ -1,9 +1,10 @@
 """The vote log: every request intended before it is sent, every answer kept before it counts, in one SQLite file.
 
-What is to be written waits in memory and is committed in groups; only then does it count. Before requests leave, a *claim* that lists their keys is on disk; it goes when the
-last of them is answered. What a claim lists without an answer after a crash becomes an *intent* when the log is opened
-again: a question that may have been paid without an answer. A question that is sent again although an earlier request
-of it may have been paid has an intent of its own, which counts the requests. Nothing that was answered is asked again.
+What is to be written waits in memory and is committed in groups; only then does it count. Before requests leave, a
+*claim* that lists their keys is on disk; it goes when the last of them is answered. What a claim lists without an
+answer after a crash becomes an *intent* when the log is opened again: a question that may have been paid without an
+answer. A question that is sent again although an earlier request of it may have been paid has an intent of its own,
+which counts the requests. Nothing that was answered is asked again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _LAYOUT = """
 CREATE TABLE askers (asker INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE sessions (session INTEGER PRIMARY KEY, started REAL NOT NULL, ended REAL);
 CREATE TABLE pins (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE batches (batch TEXT PRIMARY KEY, asker INTEGER NOT NULL, endpoint TEXT NOT NULL, status TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE batches (
+    batch TEXT PRIMARY KEY, asker INTEGER NOT NULL, endpoint TEXT NOT NULL, status TEXT NOT NULL, record TEXT NOT NULL,
+    at REAL NOT NULL
+);
 CREATE TABLE claims (claim INTEGER PRIMARY KEY, session INTEGER NOT NULL, keys TEXT NOT NULL);
 CREATE TABLE intents (
   asker INTEGER NOT NULL, text_id TEXT NOT NULL, digest BLOB NOT NULL, repetition INTEGER NOT NULL,
@@ -141,7 +145,7 @@ class VoteLog(LogReader):
                 ).fetchone()[0]
             )
             _recover(connection, self.session)
-            self._next_claim = 1 + connection.execute("SELECT coalesce(max(claim), 0) FROM claims").fetchone()[0]
+            self._next_claim: int = 1 + connection.execute("SELECT coalesce(max(claim), 0) FROM claims").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise _storage(self.path, error) from error
         return connection
