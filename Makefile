@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test slow check format clean
+.PHONY: demo test slow servers check format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/consenso run examples/messages/demo.toml --out runs/demo
@@ -16,6 +16,19 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Real LLM servers, in an environment of their own; to use another: make servers SERVERS=/path/to/it
+SERVERS ?= .servers
+servers: $(VENV)/.dev $(SERVERS)/.installed
+	CONSENSO_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m server
+
+$(SERVERS)/.installed: tests/servers.txt
+	@echo "Setting up $(SERVERS): about 2 GB on disk; llama-cpp-python compiles for about a quarter of an hour on two cores"
+	@test -x $(SERVERS)/bin/python || $(PYTHON) -m venv $(SERVERS)
+	@$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check torch --constraint constraints.txt
+	@CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" $(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tests/servers.txt
+	@touch $@
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consenso import encoders
 from consenso.annotate.local import CausalModel, NliModel, causal
 from consenso.errors import ConfigError, ConsensoError, DataError, ModelError
-
-TEXTS = [
-    "The match ended with a late goal.",
-    "Shares of the bank fell; the market closed lower than in any week of this long and expensive year.",
-    "A doctor said the vaccine works.",
-    "very good, very bad, not very good",
-    "goal",
-]
-LABELS = ["very", "very good", "bad", "not very good at all", "sport"]
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+from making_models import (
+    CHAT,
+    HEADS,
+    LABELS,
+    NLI_LABELS,
+    TEXTS,
+    causal_saver,
+    chats,
+    nli_folder,
+    save_random,
+    tokenizer_of,
+    train_words,
 )
+
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT
 DROPS_SYSTEM = "{% for m in messages if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% endfor %}"
 SPACED = (
@@ -42,79 +40,18 @@ ALWAYS_THINKS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant:<think>\n{% endif %}"
 )
-SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
-HEADS = {**SIZE, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 256}
-CAUSAL: dict[str, dict[str, Any]] = {
-    "Llama": HEADS,
-    "Qwen3": {**HEADS, "head_dim": 8},
-    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.3},
-    "Bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3},
-    "Mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256, "initializer_range": 0.3},
-    "Mamba": {**SIZE, "state_size": 4},
-    "Mistral": {**HEADS, "sliding_window": 16},
-}
 SHARED = ["Llama", "Qwen3", "GPT2"]
 ALONE = ["Bloom", "Mpt", "Mamba"]
 
 
 @pytest.fixture(scope="module")
 def words() -> Any:
-    """A byte-level BPE trained on the texts above."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    specials = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=alphabet)
-    bpe.train_from_iterator(TEXTS + LABELS, trainer)
-    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return bpe
-
-
-def tokenizer_of(words: Any, template: str | None) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    named = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
-    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=template, **named)
-
-
-def save_random(folder: Path, auto_class: str, config: Any, tokenizer: Any) -> str:
-    import transformers
-
-    torch = encoders.import_torch()
-    with torch.random.fork_rng(), encoders._quiet(transformers):
-        torch.manual_seed(0)
-        getattr(transformers, auto_class).from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return train_words()
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, words: Any) -> Callable[..., str]:
-    """A folder with a tiny random model of an architecture and a tokenizer with or without a chat template."""
-    import transformers
-
-    made: dict[tuple[str, str | None], str] = {}
-
-    def save(kind: str, template: str | None = None) -> str:
-        if (kind, template) not in made:
-            config = getattr(transformers, f"{kind}Config")(
-                vocab_size=400, bos_token_id=0, eos_token_id=1, pad_token_id=1, **CAUSAL[kind]
-            )
-            folder = tmp_path_factory.mktemp(kind)
-            made[kind, template] = save_random(folder, "AutoModelForCausalLM", config, tokenizer_of(words, template))
-            if kind == "Mpt":  # whose own `max_seq_len` has no general name
-                assert json.loads((folder / "config.json").read_text())["max_seq_len"] == 256
-        return made[kind, template]
-
-    return save
-
-
-def chats(texts: list[str] = TEXTS) -> list[list[dict[str, str]]]:
-    system = {"role": "system", "content": "Say good or bad."}
-    return [[system, {"role": "user", "content": text}] for text in texts]
+    return causal_saver(tmp_path_factory.mktemp, words)
 
 
 def by_hand(model: CausalModel, prefix: str, endings: list[str]) -> np.ndarray:
@@ -168,6 +105,8 @@ def test_scores_are_those_of_the_plain_forward_pass(saved: Any, kind: str) -> No
 @pytest.mark.parametrize("kind", ALONE)
 def test_other_architectures_fall_back_and_are_right(saved: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     model = CausalModel(saved(kind))
+    if kind == "Mpt":  # whose `max_seq_len` has no general name
+        assert model.context == 256
     shares = model.probabilities(TEXTS, LABELS)
     assert model.shared_prefix is False
     warned = [record.message for record in caplog.records if record.name.startswith("consenso")]
@@ -291,22 +230,6 @@ def test_no_prompts_give_no_rows(saved: Any) -> None:
 
 
 # --- NLI
-
-
-NLI_LABELS = {"Contradiction": 0, "NEUTRAL": 1, "Entailment": 2}
-
-
-def nli_folder(folder: Path, words: Any, label2id: dict[str, int] = NLI_LABELS) -> str:
-    from transformers import BertConfig
-
-    names = {position: label for label, position in label2id.items()}
-    config = BertConfig(
-        vocab_size=400, intermediate_size=48, max_position_embeddings=64, num_labels=len(names), id2label=names,
-        label2id=label2id, **SIZE,
-    )  # fmt: skip
-    tokenizer = tokenizer_of(words, None)
-    tokenizer.pad_token, tokenizer.model_max_length = "</s>", 64
-    return save_random(folder, "AutoModelForSequenceClassification", config, tokenizer)
 
 
 HYPOTHESES = [f"This text is about {label}." for label in LABELS]

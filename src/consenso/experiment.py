@@ -338,7 +338,7 @@ def _write_votes(
 
     folder.write_parts("votes", own())
     if not counted.valid:
-        need_valid_votes(folder.read("votes"))
+        need_valid_votes(folder.read("votes"), asked=not this.experiment.annotate.imports)
     folder.write_parts("variant_votes", of_variants)
     folder.write("variants", compared.table())
     folder.note("annotate_notes", notes)

@@ -44,16 +44,19 @@ def need_labels(labels: LabelSchema | None) -> LabelSchema:
     return labels
 
 
-def need_valid_votes(votes: pd.DataFrame) -> None:
-    """Raise `DataError` where no vote at all is a label: a wrong column or an unmapped reply, most likely."""
+def need_valid_votes(votes: pd.DataFrame, *, asked: bool = False) -> None:
+    """Raise `DataError` where no vote at all is a label: a wrong column or an unmapped reply, most likely.
+
+    `asked`: the votes are answers to questions of this run, not imported ones.
+    """
     if votes["label"].notna().any():
         return
     statuses = ", ".join(f"{count} {status}" for status, count in votes["status"].value_counts().items())
     replies = votes["reply"].dropna().astype(str).value_counts().index[:3].tolist() if "reply" in votes else []
-    raise DataError(
-        f"none of the {len(votes)} votes is valid ({statuses}; replies such as {replies}); if they stand for labels, say "
-        'which: labels = { "reply" = "label name" } in [[annotate.imports]]'
-    )
+    todo = 'if they stand for labels, say which: labels = { "reply" = "label name" } in [[annotate.imports]]'
+    if asked:
+        todo = "`consenso log RUN_FOLDER --limit 5` shows what was answered; a shorter text, a larger parameters.max_tokens or another prompt may help"
+    raise DataError(f"none of the {len(votes)} votes is valid ({statuses}; replies such as {replies}); {todo}")
 
 
 def need_gold(texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame, settings: FinetuneSettings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, field_validator, model_validator
 
 from consenso.settings import Settings
 
@@ -190,6 +190,8 @@ class NliAnnotator(Settings):
     """Label name → its wording in the hypothesis; a label that is not listed uses its name."""
     abstain_below: float | None = Field(default=None, ge=0, le=1)
     """Abstain where the confidence is below this; none by default."""
+    batch_tokens: PositiveInt | None = None
+    """Padded tokens per batch; None: chosen for the device. Changes no answer."""
 
     @field_validator("template")
     @classmethod
@@ -218,6 +220,8 @@ class CausalAnnotator(Settings):
     """Abstain where the confidence is below this; none by default."""
     family: str | None = None
     """Models of one family err together; default: told by the model's name."""
+    batch_tokens: PositiveInt | None = None
+    """Padded tokens per batch; None: chosen for the device. Changes no answer."""
 
 
 class PythonAnnotator(Settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from consenso.annotate.lanes import BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN
 from consenso.annotate.logreading import LogReader
 from consenso.annotate.settings import AnnotateSettings
 from consenso.annotate.sources import TextSource
+from consenso.errors import ConfigError
 
 USUAL_BYTES_PER_TOKEN = 4.3
 """Of English text with common tokenizers: for estimates, where nothing was answered yet."""
@@ -59,10 +60,14 @@ class Planned:
 
 
 def plan_questions(
-    askers: Sequence[Asker], source: TextSource, log: LogReader | None, settings: AnnotateSettings
+    askers: Sequence[Asker],
+    source: TextSource,
+    log: LogReader | None,
+    settings: AnnotateSettings,
+    environment: Mapping[str, str],
 ) -> list[Planned]:
     """Return one row per annotator and variant: requests, tokens, USD, seconds, duplicates; reads the log if there is one."""
-    return [_plan(_as_pinned(asker, log), source, log, settings) for asker in askers]
+    return [_plan(_as_pinned(asker, log), source, log, settings, environment) for asker in askers]
 
 
 def _as_pinned(asker: Asker, log: LogReader | None) -> Asker:
@@ -76,7 +81,13 @@ def _as_pinned(asker: Asker, log: LogReader | None) -> Asker:
     return asker
 
 
-def _plan(asker: Asker, source: TextSource, log: LogReader | None, settings: AnnotateSettings) -> Planned:
+def _plan(
+    asker: Asker,
+    source: TextSource,
+    log: LogReader | None,
+    settings: AnnotateSettings,
+    environment: Mapping[str, str],
+) -> Planned:
     planned = Planned(asker.name, asker.endpoint.name, asker.model, questions=source.count * asker.repetitions)
     row = next(
         (r for r, (_, record) in (log.askers() if log else {}).items() if record["digest_of"] == asker.digest), None
@@ -122,6 +133,10 @@ def _plan(asker: Asker, source: TextSource, log: LogReader | None, settings: Ann
                     planned.to_ask += 1
                     sizes += size
     _estimate(planned, asker, means, sizes, fixed)
+    try:
+        asker.endpoint.key(environment)
+    except ConfigError:
+        planned.note += f"; {' or '.join(asker.endpoint.key_env)} is not set yet"
     return planned
 
 

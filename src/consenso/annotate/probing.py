@@ -138,9 +138,9 @@ async def _ollama_digest(asker: Asker, transport: Transport) -> str | None:
         if error.kind == "missing":
             return None  # something in between does not know this address
         raise
-    wanted = asker.model if ":" in asker.model else f"{asker.model}:latest"
+    wanted = {asker.model, asker.model if ":" in asker.model else f"{asker.model}:latest"}
     for model in models:
-        if wanted in {model.get("name"), model.get("model")}:
+        if wanted & {model.get("name"), model.get("model")}:
             digest = model.get("digest")
             return str(digest) if digest else None
     names = ", ".join(sorted(str(model.get("name")) for model in models)[:8]) or "none"

@@ -73,7 +73,7 @@ def nli_asker(one: NliAnnotator, schema: LabelSchema) -> LocalAsker:
 
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
         if not loaded:
-            loaded.append(NliModel(one.model))
+            loaded.append(NliModel(one.model, batch_tokens=one.batch_tokens))
         return readings(loaded[0].probabilities(texts, hypotheses), schema, offered, one.abstain_below)
 
     record = {
@@ -101,8 +101,11 @@ def causal_asker(
 
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
         if not loaded:
-            loaded.append(CausalModel(one.model, dtype=one.dtype))
-        prompts = [_messages(prompt, schema, names, one.noun, examples, text) for text, names in zip(texts, offered)]
+            loaded.append(CausalModel(one.model, dtype=one.dtype, batch_tokens=one.batch_tokens))
+        prompts = [
+            _messages(prompt, schema, text, shown=names, noun=one.noun, examples=examples)
+            for text, names in zip(texts, offered)
+        ]
         return readings(loaded[0].probabilities(prompts, schema.names), schema, offered, one.abstain_below)
 
     record = {
@@ -115,10 +118,16 @@ def causal_asker(
 
 
 def _messages(
-    prompt: Prompt, schema: LabelSchema, names: Sequence[str] | None, noun: str, examples: Sequence[Example], text: str
+    prompt: Prompt,
+    schema: LabelSchema,
+    text: str,
+    *,
+    shown: Sequence[str] | None,
+    noun: str,
+    examples: Sequence[Example],
 ) -> list[dict[str, str]]:
     clean = sanitise(text)
-    messages = render(prompt, schema, shown=names, noun=noun, examples=examples)
+    messages = render(prompt, schema, shown=shown, noun=noun, examples=examples)
     return [
         {**message, "content": message["content"].replace(TEXT_SLOT, wrap(clean)).replace(RAW_SLOT, clean)}
         for message in messages

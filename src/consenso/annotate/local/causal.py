@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from consenso.annotate.local.loading import Dtype, first_line, load_model, memory_errors, model_errors
+from consenso.annotate.local.script import Prompt, Script
 from consenso.encoders import (
-    EMBEDDED,
-    _quiet,
-    _transformers,
     batch_budget,
     best_device,
     import_torch,
+    import_transformers,
     length_batches,
-    load_tokenizer,
     pad,
-    resolve_encoder,
     torch_threads,
 )
-from consenso.errors import ConfigError, DataError, ModelError
+from consenso.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
 
 logger = logging.getLogger(__name__)
 
-Prompt = list[dict[str, str]] | str
-"""Chat messages (role, content), or text that the label continues as it stands."""
-Dtype = Literal["auto", "fp32", "bf16"]
 Progress = Callable[[int, int], None]
 Scored = tuple[Any, Any, "np.ndarray"]
 """(rows, columns, log-probabilities): `scores[rows, columns] = values`."""
@@ -42,7 +35,6 @@ _CHECKED_LABELS = 8
 """How many labels the shared prefix is checked with: repeated where there are fewer, so that the last is far off."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "sliding_window_size")
 _CONTEXTS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
-_QUESTION, _ANSWER = "consensoquestion", "consensoanswer"
 
 
 class CausalModel:
@@ -91,8 +83,8 @@ class CausalModel:
         self._pad_id = tokenizer.pad_token_id or 0
         self._keeps_logits = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         self._largest = 2**26 if self.device == "cpu" else 2**29
-        with _model_errors(name):
-            self._script = _Script(tokenizer, name)
+        with model_errors(name):
+            self._script = Script(tokenizer, name)
 
     def fits(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt as the model reads it; with those of a label at most `self.context` fit."""
@@ -175,7 +167,7 @@ class CausalModel:
             self.shared_prefix = bool(np.allclose(found, expected, rtol=tolerance / 5, atol=tolerance))
             reason = f"log-probabilities differ by {np.abs(found - expected).max():.2g}"
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-            self.shared_prefix, reason = False, _first_line(error)
+            self.shared_prefix, reason = False, first_line(error)
         if not self.shared_prefix:
             logger.warning(
                 "model %s (%s) cannot read one prompt for all labels (%s); every label is scored by itself, more slowly",
@@ -301,140 +293,6 @@ class _Block:
         )
 
 
-@dataclass(frozen=True, order=True)
-class _Turn:
-    """What stands around a label."""
-
-    anchor: str
-    """The end of the prompt, behind which labels are tokenised."""
-    lead: str
-    """What the tokenizer needs between prompt and label: a space or nothing."""
-    end: tuple[int, ...]
-    """The tokens that close every label."""
-    chat: bool = False
-    """Whether the prompt brings all its special tokens as text."""
-
-
-class _Script:
-    """How a tokenizer writes prompts and labels."""
-
-    def __init__(self, tokenizer: Any, name: str) -> None:
-        self.tokenizer = tokenizer
-        self.name = name
-        self.template = str(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
-        first = tokenizer("")["input_ids"][:1]
-        self.start: list[int] = first if first == [tokenizer.bos_token_id] else []
-        line = self._behind("a", "\n") or [tokenizer.eos_token_id]
-        self.line_end = tuple(token for token in line if token is not None)
-        self.opening: str = ""
-        self.turn: _Turn | None = None
-        if self.template:
-            self.opening, self.turn = self._chat_turn()
-
-    def write(self, prompt: Prompt) -> tuple[str, _Turn]:
-        """Return a prompt as text and what follows it."""
-        if not isinstance(prompt, str):
-            if self.turn is not None:
-                return self._chat(prompt) + self.opening, self.turn
-            prompt = _plainly(prompt)
-        text = prompt.rstrip(" ")
-        if text.endswith("\n"):
-            return text, _Turn("a\n", "", self.line_end)
-        return text, _Turn("Answer:", " ", self.line_end)
-
-    def prefixes(self, written: Sequence[tuple[str, _Turn]]) -> list[list[int]]:
-        """Return each written prompt's token ids; plain text gets the tokenizer's first token, if it has one."""
-        if not written:
-            return []
-        found = self._ids([text for text, _ in written])
-        ids = [row if turn.chat else self.start + row for row, (_, turn) in zip(found, written, strict=True)]
-        if not all(ids):
-            raise DataError(f"a prompt without any token for model {self.name!r}; leave empty texts out")
-        return ids
-
-    def endings(self, labels: Sequence[str], turn: _Turn) -> list[list[int]]:
-        """Return each label's token ids with the terminator."""
-        endings: dict[tuple[int, ...], str] = {}
-        for label in labels:
-            ids = self._behind(turn.anchor, turn.lead + label)
-            if not ids:
-                raise ModelError(f"model {self.name!r}: its tokenizer has no token for label {label!r}")
-            if (*ids, *turn.end) in endings:
-                other = endings[(*ids, *turn.end)]
-                raise ModelError(f"model {self.name!r}: labels {other!r} and {label!r} are the same tokens; rename one")
-            endings[(*ids, *turn.end)] = label
-        return [list(ids) for ids in endings]
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        # padding and truncation override what a saved tokenizer.json asks for; verbose=False: length is our concern.
-        found = self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, verbose=False)
-        return cast(list[list[int]], found["input_ids"])
-
-    def _behind(self, anchor: str, text: str) -> list[int]:
-        """Return the tokens of `text` as they come behind `anchor`."""
-        head, both, alone = self._ids([anchor, anchor + text, text])
-        return both[len(head) :] if both[: len(head)] == head else alone
-
-    def _chat(self, messages: list[dict[str, str]]) -> str:
-        """Return the messages up to where the model answers; a system message that gets lost goes to the user's."""
-        import jinja2
-
-        systems = [message["content"].strip() for message in messages if message["role"] == "system"]
-        problem = ""
-        for tried in [messages, _system_in_front(messages)] if systems else [messages]:
-            try:
-                text = self._fill(tried, add_generation_prompt=True)
-            except (jinja2.TemplateError, ValueError, TypeError) as error:
-                problem = _first_line(error)
-                continue
-            if tried is not messages or all(system in text for system in systems):
-                always_thinks = text.rstrip().endswith("<think>")
-                return text.rstrip() + "\n\n</think>\n\n" if always_thinks else text  # as Qwen3 skips it
-        raise ModelError(f"model {self.name!r}: its chat template refuses the messages: {problem}")
-
-    def _fill(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
-        if "enable_thinking" in self.template:
-            options["enable_thinking"] = False
-        return str(self.tokenizer.apply_chat_template(messages, **options))
-
-    def _chat_turn(self) -> tuple[str, _Turn]:
-        """Return what the template writes before an answer beyond the generation prompt, and what surrounds the answer."""
-        import jinja2
-
-        asked = [{"role": "user", "content": _QUESTION}]
-        opened = self._chat(asked)
-        try:
-            whole = self._fill([*asked, {"role": "assistant", "content": _ANSWER}], add_generation_prompt=False)
-        except (jinja2.TemplateError, ValueError, TypeError):
-            whole = ""
-        before, _, after = whole.partition(_ANSWER)
-        between = before[len(opened) :] if before.startswith(opened) else ""
-        opening = between.rstrip(" ")
-        specials = {str(t): i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        closing = [token for token in sorted(specials, key=len) if after.lstrip().startswith(token)]
-        end = (specials[closing[-1]],) if closing else self.line_end
-        return opening, _Turn((opened + opening).rpartition(_QUESTION)[2], between[len(opening) :], end, chat=True)
-
-
-def _plainly(messages: list[dict[str, str]]) -> str:
-    parts: list[str] = []
-    for message in messages:
-        if message["role"] == "assistant" and parts:
-            parts[-1] += f"\nAnswer: {message['content']}"
-        else:
-            parts.append(message["content"])
-    return "\n\n".join(parts) + "\nAnswer:"
-
-
-def _system_in_front(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    systems = [message["content"] for message in messages if message["role"] == "system"]
-    others = [message for message in messages if message["role"] != "system"]
-    if not others or others[0]["role"] != "user":
-        return [{"role": "user", "content": "\n\n".join(systems)}, *others]
-    return [{"role": "user", "content": "\n\n".join([*systems, others[0]["content"]])}, *others[1:]]
-
-
 def _log_probabilities(logits: Any, columns: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return log P(target) at each of the columns of one sequence, float64."""
     torch = import_torch()
@@ -462,32 +320,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return cast("np.ndarray", shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def load_model(
-    name: str, auto_class: str, dtype: Dtype, device: str, check: Callable[[str, Any], object]
-) -> tuple[Any, Any]:
-    """Return model and tokenizer; `check(name, config)` may refuse before the weights are read."""
-    transformers, torch = _transformers(), import_torch()
-    dtypes = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
-    if dtype not in dtypes:
-        raise ConfigError(f"unknown dtype {dtype!r}; choose one of {sorted(dtypes)}")
-    with _model_errors(name), _quiet(transformers), memory_errors(name, None):
-        where = resolve_encoder(name)
-        config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
-        check(name, config)
-        tokenizer = load_tokenizer(name)
-        model, found = getattr(transformers, auto_class).from_pretrained(
-            where, config=config, dtype=dtypes[dtype], trust_remote_code=False, output_loading_info=True
-        )
-        if found["missing_keys"]:
-            some = ", ".join(sorted(found["missing_keys"])[:3])
-            raise ModelError(f"model {name!r}: its weights lack {some}; it was not trained as {type(model).__name__}")
-        if device == "cpu" and model.dtype == torch.float16:
-            model = model.float()  # exact, and CPUs have no fast float16
-        return model.to(device).eval(), tokenizer
-
-
 def _check_causal(name: str, config: Any) -> None:
-    modeling = _transformers().models.auto.modeling_auto
+    modeling = import_transformers().models.auto.modeling_auto
     kind = config.model_type
     both_ways = {*modeling.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "xlnet"}  # transformers would load them, to read ahead
     encoder_only = kind in both_ways and not getattr(config, "is_decoder", False)
@@ -496,39 +330,3 @@ def _check_causal(name: str, config: Any) -> None:
         raise ModelError(
             f"model {name!r} is {what} ({kind}), not a causal language model; give one such as Qwen or Llama"
         )
-
-
-@contextlib.contextmanager
-def _model_errors(name: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except ModelError as error:  # resolve_encoder and load_tokenizer speak of encoders
-        if not str(error).startswith("encoder"):
-            raise
-        message = str(error).replace("encoder", "model", 1).replace(f", a hub id or {EMBEDDED!r}", " or a hub id")
-        raise ModelError(message) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        todo = f"fetch it once with `hf download {name}`, or give a folder"
-        if Path(name).expanduser().is_dir():
-            todo = f"check that the folder is whole and that transformers {_transformers().__version__} knows the model"
-        raise ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}; {todo}") from error
-
-
-@contextlib.contextmanager
-def memory_errors(name: str, batch_tokens: int | None) -> Iterator[None]:
-    """Turn torch's errors about memory into a `ModelError` that says what to set; None: while loading."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        signs = ("out of memory", "not enough memory", "allocate memory")  # of CUDA, and of the CPU on two systems
-        if not (isinstance(error, MemoryError) or any(sign in text for sign in signs)):
-            raise
-        todo = "" if batch_tokens is None else f"lower batch_tokens (now {batch_tokens}), "
-        raise ModelError(f"model {name!r}: out of memory; {todo}set dtype to bf16 or take a smaller model") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".: ")

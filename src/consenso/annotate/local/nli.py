@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from consenso.annotate.local.causal import Dtype, load_model, memory_errors, softmax
+from consenso.annotate.local.causal import softmax
+from consenso.annotate.local.loading import Dtype, load_model, memory_errors
 from consenso.encoders import batch_budget, best_device, import_torch, length_batches, torch_threads
 from consenso.errors import ConfigError, ModelError
 
