@@ -139,7 +139,8 @@ def _write_gguf(model: Path, file: Path) -> None:
 
     def add(name: str, *shape: int) -> None:
         ones = name.endswith("norm.weight")
-        writer.add_tensor(name, (np.ones(shape) if ones else rng.normal(0, 0.3, shape)).astype(np.float32))
+        spread = 1.0 if "attn" in name else 0.3  # attention so sharp that what is said depends on the text
+        writer.add_tensor(name, (np.ones(shape) if ones else rng.normal(0, spread, shape)).astype(np.float32))
 
     add("token_embd.weight", len(tokens), WIDTH)
     add("output_norm.weight", WIDTH)
@@ -195,7 +196,9 @@ class Server:
             try:
                 self.get("/v1/models")
                 return
-            except urllib.error.HTTPError as error:  # `transformers serve` without a hub's cache: it is there nevertheless
+            except (
+                urllib.error.HTTPError
+            ) as error:  # `transformers serve` without a hub's cache: it is there nevertheless
                 error.close()
                 return
             except OSError:
@@ -218,6 +221,16 @@ class Server:
     def kill(self) -> None:
         """End it at once, whatever is under way."""
         self.stop(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Let it hang: connections are taken, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     @property
     def said(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from consenso.annotate.annotators import CausalAnnotator, NliAnnotator
 from consenso.annotate.local import CausalModel, NliModel, askers
 from consenso.annotate.settings import AnnotateSettings
+from consenso.encoders import torch_threads
 from consenso.experiment import HOW_NOT_WHAT
 from consenso.labels import LabelSchema
 from making_models import CHAT, LABELS, NLI, TEXTS, causal_saver, chats, nli_folder, train_words
 
-MANY = [f"{word} {number}" for number in range(20) for word in ("topic", "a rather long name of a topic,")]
-LABEL_SETS = {"one": ["good"], "two": ["goal", "goal goal"], "five": LABELS, "forty": MANY}
+MANY = [f"{word} {number}" for number in range(12) for word in ("topic", "a rather long name of a topic,")]
+LABEL_SETS = {"one": ["good"], "two": ["goal", "goal goal"], "five": LABELS, "many": MANY}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,12 @@ def words() -> Any:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, words: Any) -> Callable[..., str]:
     return causal_saver(tmp_path_factory.mktemp, words)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with torch_threads(1):  # faster for models as small as these
+        yield
 
 
 def mixed_prompts() -> list[Any]:
@@ -94,13 +101,15 @@ def brute_force(folder: str, prompts: list[Any], labels: list[str]) -> Any:
 @pytest.mark.parametrize("kind", ["GPT2", "Llama", "Mistral", "Bloom", "Mamba"])
 def test_probabilities_are_those_of_brute_force(saved: Any, kind: str, template: str | None, some: str) -> None:
     folder, labels, prompts = saved(kind, template), LABEL_SETS[some], mixed_prompts()
-    if (kind, some) == ("Mamba", "forty"):  # read token by token on a CPU
-        prompts = prompts[:3]
+    if some == "many":
+        prompts = prompts[::4]
     expected = brute_force(folder, prompts, labels)
-    assert len(labels) == 1 or expected.std(axis=0).max() > 0.01  # else the comparison would mean nothing
+    assert len(labels) == 1 or np.log(expected).std(axis=0).max() > 0.1  # else the comparison would mean nothing
     for batch_tokens in (None, 40):
         model = CausalModel(folder, batch_tokens=batch_tokens)
-        assert model.probabilities(prompts, labels) == pytest.approx(expected, abs=1e-4)
+        found = model.probabilities(prompts, labels)
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert np.log(found) == pytest.approx(np.log(expected), abs=1e-3)  # the unlikely labels too
         assert model.too_long == 0
 
 
@@ -136,14 +145,16 @@ def test_nli_is_the_plain_zero_shot_computation(tmp_path: Path, words: Any, kind
     import transformers
 
     folder = nli_folder(tmp_path / kind, words, kind=kind)
-    texts = [*TEXTS, *(" ".join(["goal"] * length) for length in (2, 9, 30, 200))]
-    hypotheses = [f"This text is about {label}." for label in [*LABELS, *MANY[:8]]]
+    texts = [*TEXTS, *(" ".join(["goal"] * length) for length in (2, 9, 200))]
+    hypotheses = [f"This text is about {label}." for label in [*LABELS, *MANY[:4]]]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     assert plain.config.label2id["Entailment"] == 2
     expected = []
+    cut = []
     for text in texts:
         scores = []
+        cut.append(max(len(tokenizer(text, hypothesis)["input_ids"]) for hypothesis in hypotheses) > 64)
         for hypothesis in hypotheses:
             inputs = tokenizer(text, hypothesis, truncation="only_first", max_length=64, return_tensors="pt")
             with torch.inference_mode():
@@ -156,7 +167,7 @@ def test_nli_is_the_plain_zero_shot_computation(tmp_path: Path, words: Any, kind
         found = model.probabilities([texts[row] for row in drawn], hypotheses)
         assert found == pytest.approx(np.array(expected)[drawn], abs=1e-4)
         assert np.array_equal(found, model.probabilities([texts[row] for row in drawn[::-1]], hypotheses)[::-1])
-        assert model.truncated == 1
+        assert model.truncated == sum(cut[row] for row in drawn) > 0
 
 
 # --- as annotators

@@ -183,3 +183,17 @@ def test_tags_and_cuts() -> None:
     assert sanitise("a\x00b\tc\nd\ud83d") == "a\ufffdb\tc\nd\ufffd"
     assert shorten("a" * 100, 20).count("a") == 15
     assert len(shorten("a" * 100, 20)) <= 20
+
+
+@pytest.mark.parametrize(
+    ("annotators", "said"),
+    [
+        ([{"name": "a"}, {"name": "b"}], "annotators 'a' and 'b' are the same model"),
+        ([{"name": "a", "variants": {"same": {"prompt": "zero_shot"}}}], "variant 'a~same' changes nothing"),
+        ([{"name": "a", "variants": {"same": {"parameters": {"temperature": 0.0}}}}], "changes nothing"),
+    ],
+)
+def test_two_that_would_ask_the_same_are_refused(annotators: list[dict[str, Any]], said: str) -> None:
+    settings = AnnotateSettings.read({"annotators": [{"model": "ollama/qwen3:8b", **one} for one in annotators]})
+    with pytest.raises(ConfigError, match=said):
+        make_askers(settings, SCHEMA, {})

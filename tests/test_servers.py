@@ -7,7 +7,7 @@ as what it is; where a grammar binds the replies they are labels, of any text.
 from __future__ import annotations
 
 import json
-import re
+import math
 import subprocess
 import sys
 import threading
@@ -177,12 +177,14 @@ def test_tokens_are_counted_as_the_tokenizer_counts_them(server: Server, model: 
     expected = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
     asked, votes = ask(tmp_path / "log", chosen, one)
     assert votes["tokens_in"].tolist() == [expected]
-    assert 1 <= votes["tokens_out"].iloc[0] <= 7
+    assert 1 <= votes["tokens_out"].iloc[0] <= 7 + 1  # llama-cpp-python counts the token that was one too many
     assert asked.ledger.tokens_in == expected
 
 
 def test_a_correction_is_a_second_request_whose_tokens_count_too(server: Server, tmp_path: Path) -> None:
-    stopped = {"parameters": {"stop": ["e", "a", " "], "max_tokens": 60}}  # ends rubbish early: it is then no truncation
+    stopped = {
+        "parameters": {"stop": ["e", "a", " "], "max_tokens": 60}
+    }  # ends rubbish early: it is then no truncation
     before = server.answered
     asked, votes = ask(tmp_path / "log", settings(server, stopped), texts(8))
     asked.raise_incomplete()
@@ -221,9 +223,7 @@ def test_texts_with_anything_in_them_reach_the_server(server: Server, tmp_path: 
     assert set(statuses(votes)) <= ANSWERED
 
 
-def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(
-    server: Server, tmp_path: Path
-) -> None:
+def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(server: Server, tmp_path: Path) -> None:
     count, most = 60, 4
     chosen = settings(server, {"reask": 0}, endpoint={"max_in_flight": most, "patience_s": 1})
     before = server.answered
@@ -241,7 +241,9 @@ def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(
     finally:
         killer.join()
         server.start()
-    with pytest.raises(IncompleteError, match=r"gpt: .* \(\d+ of 60 answers are in the log; the same command goes on\)") as error:
+    with pytest.raises(
+        IncompleteError, match=r"gpt: .* \(\d+ of 60 answers are in the log; the same command goes on\)"
+    ) as error:
         asked.raise_incomplete()
     assert "\n" not in str(error.value)
     answered = votes[votes["status"] != "failed"]
@@ -249,14 +251,39 @@ def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(
     assert 0 < len(answered) < count
     sent = server.answered - before
     assert len(answered) <= sent <= len(answered) + most  # what it said last may not have come through
-    assert sent - len(answered) <= asked.ledger.unanswered <= most
+    broken = asked.ledger.open + len(votes) - len(answered)
+    assert (
+        sent - len(answered) <= asked.ledger.unanswered <= 2 * broken
+    )  # each once, and once more for want of an answer
+    assert broken <= 2 * most
     second, all_votes = ask(tmp_path / "log", chosen, texts(count))
     second.raise_incomplete()
     assert server.answered - before == sent + count - len(answered)
     assert set(statuses(all_votes)) <= ANSWERED
     kept = all_votes[all_votes["text_id"].isin(answered["text_id"])]
-    pd.testing.assert_frame_equal(kept.reset_index(drop=True), answered.reset_index(drop=True))
+    pd.testing.assert_frame_equal(kept.reset_index(drop=True), answered.reset_index(drop=True), check_dtype=False)
     assert len(all_votes) == count
+    assert second.ledger.open == 0
+
+
+def test_a_server_that_hangs_is_told_in_one_line_and_asked_again_once_it_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    chosen = settings(server, {"reask": 0}, endpoint={"timeout_s": 1})
+    server.freeze()
+    try:
+        asked, votes = ask(tmp_path / "log", chosen, texts(3))
+        row = probed(server, tmp_path / "probe", timeout_s=0.5)
+    finally:
+        server.thaw()
+    with pytest.raises(EndpointError, match=r"accepts requests but never answered \(no answer within 1 s\)"):
+        asked.raise_incomplete()
+    assert votes[votes["status"].isin(ANSWERED)].empty
+    assert "accepts requests but never answered" in row["error"]
+    asked, votes = ask(tmp_path / "log", settings(server, {"reask": 0}), texts(3))
+    asked.raise_incomplete()
+    assert set(statuses(votes)) <= ANSWERED
+    assert len(votes) == 3
 
 
 def probed(server: Server, folder: Path, **endpoint: Any) -> dict[str, Any]:
@@ -336,7 +363,18 @@ def test_llama_grammar_makes_every_vote_a_label_with_its_confidence(llama: Serve
     assert set(votes["label"]) <= set(LABELS)
     assert votes["label"].nunique() > 1
     assert votes["confidence"].between(0, 1).all()
-    assert votes["confidence"].nunique() > 10
+    assert votes["confidence"].nunique() > 3
+    _, answer = llama.chat(**question(chosen, texts(1), tmp_path))
+    (first,) = answer["choices"][0]["logprobs"]["content"]  # each label is one token of this tokenizer
+    mass = dict.fromkeys(LABELS, 0.0)
+    for other in first["top_logprobs"]:
+        said = other["token"].lstrip(' "\n')
+        if fitting := [label for label in LABELS if said and label.startswith(said)]:
+            for label in fitting:
+                mass[label] += math.exp(other["logprob"]) / len(fitting)
+    vote = votes.iloc[0]
+    assert first["token"] == vote["label"]
+    assert vote["confidence"] == pytest.approx(mass[vote["label"]] / sum(mass.values()), abs=1e-4)
 
 
 def test_llama_schema_in_its_own_form_makes_every_vote_a_label(llama: Server, tmp_path: Path) -> None:
@@ -395,9 +433,11 @@ def test_llama_with_a_key_refuses_a_wrong_one_in_one_line(place: Place, tmp_path
 def test_llama_without_logits_cannot_tell_logprobs_and_says_so(place: Place, tmp_path: Path) -> None:
     with place.make("llama", "plain", logits_all="false") as server:
         asked, votes = ask(tmp_path / "log", settings(server, {"logprobs": "on", "extra_body": BOUND}), texts(3))
-        with pytest.raises(EndpointError, match=r"logprobs is not supported for models created with logits_all=False") as error:
+        with pytest.raises(
+            EndpointError, match=r"logprobs is not supported for models created with logits_all=False"
+        ) as error:
             asked.raise_incomplete()
-        assert not re.search(r"\n", str(error.value))
+        assert "\n" not in str(error.value)
         assert votes.empty
         row = probed(server, tmp_path / "probe")
         assert row["logprobs"].startswith("refused"), row

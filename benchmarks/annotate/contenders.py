@@ -132,7 +132,12 @@ def main() -> None:
         raise SystemExit(f"{name}: {labelled} of {count} labelled")
     print(
         json.dumps(
-            {"cpu_s_1k": cpu / count * 1000, "labels_s": count / wall, "peak_mb": peak_mb(), "above_mb": peak_mb() - held}
+            {
+                "cpu_s_1k": cpu / count * 1000,
+                "labels_s": count / wall,
+                "peak_mb": peak_mb(),
+                "above_mb": peak_mb() - held,
+            }
         )
     )
 

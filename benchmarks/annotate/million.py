@@ -47,11 +47,8 @@ def write_texts(path: Path, count: int) -> None:
     import pandas as pd
 
     draw = random.Random(0)
-    words = [
-        f"{a}{b}"
-        for a in ("ka", "lo", "mi", "ner", "pus", "tal", "vor", "zen")
-        for b in ("ri", "do", "ma", "x", "nu", "sel")
-    ]
+    syllables = ("ka", "lo", "mi", "ner", "pus", "tal", "vor", "zen", "ri", "do", "ma", "xu", "nu", "sel", "ba", "tir")
+    words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(20_000)]
     rows = [f"number {n} " + " ".join(draw.choices(words, k=draw.randint(8, 28))) for n in range(count)]
     frame = pd.DataFrame({"id": [f"t{n:07d}" for n in range(count)], "text": rows})
     frame["gold"] = [LABELS[n % 3] for n in range(count)]

@@ -40,9 +40,7 @@ def table(rounds: Sequence[dict[str, dict[str, float]]], in_flight: int) -> list
     lines = []
     for name in rounds[0]:
         mine = {key: median(one[name][key] for one in rounds) for key in rounds[0][name]}
-        cpu, rate = (
-            [one[name][key] / one["raw"][key] for one in rounds] for key in ("cpu_s_1k", "labels_s")
-        )
+        cpu, rate = ([one[name][key] / one["raw"][key] for one in rounds] for key in ("cpu_s_1k", "labels_s"))
         lines.append(
             f"| {in_flight} | {name} | {mine['cpu_s_1k']:.2f} | {median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f}) "
             f"| {mine['labels_s']:,.0f} | {median(rate):.2f} ({min(rate):.2f} to {max(rate):.2f}) "
@@ -62,9 +60,16 @@ def main() -> None:
     said = parser.parse_args()
     if said.contenders[0] != "raw":
         said.contenders = ["raw", *(name for name in said.contenders if name != "raw")]
-    print(f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; ", end="")
-    print(f"{said.count:,} texts, {said.rounds} rounds, replies after {1000 * said.latency:g} ms; openai: a fourth of the texts")
-    print("| in flight | contender | CPU s/1k | × raw (range) | labels/s | × raw (range) | peak MB | MB above imports |")
+    print(
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; ",
+        end="",
+    )
+    print(
+        f"{said.count:,} texts, {said.rounds} rounds, replies after {1000 * said.latency:g} ms; openai: a fourth of the texts"
+    )
+    print(
+        "| in flight | contender | CPU s/1k | × raw (range) | labels/s | × raw (range) | peak MB | MB above imports |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     with MockServer(process=True, latency=said.latency, record=False, count_keys=False) as server:
         for in_flight in said.in_flight:

@@ -163,7 +163,8 @@ def make_askers(
 ) -> list[Asker]:
     """Return every LLM annotator and variant of [annotate], in order; `drawn`: annotator → examples drawn from train gold.
 
-    Raises `ConfigError` for unknown providers, parameters, prompts, variants, and for examples of unknown labels.
+    Raises `ConfigError` for unknown providers, parameters, prompts, variants, examples of unknown labels, and two that
+    would ask the same.
     """
     made, shared = [], _Setting(settings, schema, environment, base)
     for one in settings.annotators:
@@ -172,7 +173,21 @@ def make_askers(
             made.append(_asker(one, one.name, None, shared, examples))
             for name, variant in variants_of(one).items():
                 made.append(_asker(_varied(one, variant), f"{one.name}~{name}", one.name, shared, examples))
+    _all_differ(made)
     return made
+
+
+def _all_differ(askers: Sequence[Asker]) -> None:
+    """Two that ask the same model the same would share every answer, and count it twice."""
+    seen: dict[str, str] = {}
+    for asker in askers:
+        if (other := seen.setdefault(asker.digest, asker.name)) != asker.name:
+            what = "changes nothing that is sent" if asker.variant_of else "are the same model, asked the same"
+            who = f"variant {asker.name!r}" if asker.variant_of else f"annotators {other!r} and {asker.name!r}"
+            raise ConfigError(
+                f"{who} {what}: one answer would count twice; use repetitions, or change the prompt or a parameter of one "
+                "(two servers with different weights need different model names)"
+            )
 
 
 def variants_of(one: LLMAnnotator) -> dict[str, Variant]:

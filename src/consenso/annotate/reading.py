@@ -95,6 +95,11 @@ _ID_WORD = re.compile(
     r"catégorie|类别|标签)\s*(?:number|no\.?|id|n[º°])?\s*[#:]?\s*|#\s*)([-−]?\d{1,9})",
     re.I,
 )
+_JSON_SCORE = re.compile(
+    r"[`\s]*(?:json)?\s*\{\s*[\"'](?:score|rating|value|level|grade)[\"']\s*:\s*[\"']?([-−]?\d{1,9})[\"']?\s*\}[`\s]*", re.I
+)
+"""An object that holds nothing but a score: the label, where labels are numbers."""
+_KEYED_NUMBER = re.compile(r"[\W_]*\w+\s*[:=：]\s*[-−]?\d+(?:\.\d+)?[\W_]*")
 _VALUE_ID = re.compile(r"[\"'“`*_(\[#]*([-−]?\d{1,9})[\"'”`*_)\]]*(?=$|[.,;:!]?\s|[.,;:!]$)")
 _PAIRS = {
     '"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』", "《": "》", "〈": "〉", "【": "】",
@@ -103,7 +108,7 @@ _PAIRS = {
 _TRAILING = ".,;:!。．，；：！、،؛।…·"
 _BULLET = re.compile(r"(?:[-–—*+•◦▪‣·>→⇒]|#{1,6}|=>|->)\s+|(?:→|⇒|=>|->|=)\s*")
 _BAD_SIGNS = frozenset("❌✗✘✖🚫⛔👎🛑❎⚠❓❔🤔🤷")
-_REASON = re.compile(r"\s*(?:\n|[.:;,!。，：；]|\s[-–—]|[–—]|\(|\s(?:because|since|as|due to|based on|given)\b)", re.I)
+_REASON = re.compile(r"\s*(?:\n|[.,:](?!\d)|[;!。，：；]|\s[-–—]|[–—]|\(|\s(?:because|since|as|due to|based on|given)\b)", re.I)
 _QUESTION = re.compile(r"[?？؟]")
 _WAVERS = re.compile(
     r"\b(?:not sure|unsure|uncertain|maybe|might be|could (?:also )?be|possibly|perhaps|hard to (?:say|tell)|leaning|or rather)\b",
@@ -146,6 +151,7 @@ class ReplyReader:
         self._keys = frozenset([*words_of("keys"), *(words_of("id_keys") if form == "id" else ())])
         self._dashed = any(plain(name).startswith(("-", "−")) for name in names)
         self._short = all(len(plain(name)) <= 3 for name in names)
+        self._numbers = all(_ID.fullmatch(plain(name)) for name in names)
         self._mention = _mention_pattern(self._offered)
         alternatives = "|".join(re.escape(name) for name in sorted(self._offered, key=len, reverse=True))
         label = rf"[\"'“‘`*_]*(?P<label>{alternatives})[\"'”’`*_]*"
@@ -191,7 +197,8 @@ class ReplyReader:
             return Answer(None, "refused")
         if found is _CONFLICT:
             return Answer(None, "unparsable")
-        return Answer(None, "invalid_label" if found is _STRANGE or self._is_clear(text) else "unparsable")
+        strange = found is _STRANGE or (self._numbers and _KEYED_NUMBER.fullmatch(text)) or self._is_clear(text)
+        return Answer(None, "invalid_label" if strange else "unparsable")
 
     def _in_prose(self, text: str) -> tuple[Any, str]:
         for how, look in (("opening", self._opens), ("bold", self._bold), ("sentence", self._says)):
@@ -233,6 +240,8 @@ class ReplyReader:
         for is_label, run in itertools.groupby(lines, key=lambda line: self._label(line) is not None):
             block = list(run)
             echo = is_label and len(block) > 1 and {self._label(line) for line in block} >= set(self._ids.values())
+            if is_label and len({self._label(line) for line in block}) > 1 and kept:
+                echo = echo or plain(kept[-1]).strip("*_# ") in words_of("list_headers")
             kept += [] if echo else block
         return "\n".join(kept)
 
@@ -243,6 +252,11 @@ class ReplyReader:
             return self._answer(closed, "json")
         if isinstance(found, str) and not self._might_go_on(found, text):
             return self._answer(found, "whole")
+        first, line_end, rest = text.partition("\n")
+        if line_end and not refuses(text):  # a whole line with the answer, and a reason that breaks off
+            stated = self._label(first) if self._label(first) is not None else self._behind_marks(first, "plain")
+            if isinstance(stated, str) and not (self._mentioned(rest) - {stated}) and not retracts(rest):
+                return self._answer(stated, "opening")
         return Answer(None, status)
 
     def _might_go_on(self, name: str, text: str) -> bool:
@@ -321,6 +335,8 @@ class ReplyReader:
     # where a label may stand
 
     def _json(self, text: str) -> Any:
+        if self._numbers and (match := _JSON_SCORE.fullmatch(text)):
+            return self._by_name(match[1]) or _STRANGE
         values = list(json_values(text, self._keys, self._reads_ids))
         found, strange = set(), False
         for value in values:
@@ -392,9 +408,12 @@ class ReplyReader:
 
     def _keyed(self, text: str) -> Any:
         """`Dominant frame: morality`: any words before a colon, and a label behind it."""
-        found, denied = set(), False
+        found, denied, last = set(), False, ""
         for key, value in keyed_values(text):
+            if last.endswith(value):
+                continue  # the end of a label that has a colon in it
             label = self._label(value)
+            last = value if label is not None else ""
             if label is None:
                 denied = denied or (len(value.split()) <= 3 and doubts(value))
                 continue

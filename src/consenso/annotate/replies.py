@@ -207,6 +207,8 @@ def marked_values(text: str, rank: str, ids: bool) -> Iterator[str]:
             continue  # a quotation from the text, not the answer
         line, _, below = text[match.end() :].partition("\n")
         value = line.strip() or next((one.strip() for one in below.split("\n") if one.strip(" *_`>")), "")
+        if "\n" in match[0] and _mark_pattern("plain", ids).match(value):
+            continue  # the line below has a mark of its own
         if value.strip(" *_`"):
             yield value
 

@@ -32,6 +32,9 @@ _NO_MONEY = re.compile(
     r"insufficient.?(?:quota|balance|funds|credit)|billing|exceeded your current quota|payment", re.I
 )
 
+_INVALID = re.compile(r"\d validation errors?\b|is not supported for models? ", re.I)
+"""What says that the request is at fault under HTTP 500, as llama-cpp-python's server does."""
+
 
 class Transport:
     """A session with one endpoint."""
@@ -188,7 +191,7 @@ def failure(status: int, content: bytes, headers: Mapping[str, str], key: str | 
         return CallError("quota", text)
     if status in {429, 498, 529} or (status == 503 and wait is not None):
         return CallError("rate", text, retry_after=wait)
-    if status in {400, 413, 422}:
+    if status in {400, 413, 422} or (status == 500 and _INVALID.search(message)):
         kind: Kind = (
             "too_long"
             if status == 413 or _TOO_LONG.search(clues)
