@@ -93,6 +93,18 @@ def test_doctor_names_what_is_there(say) -> None:
     assert found["extra report"] == "ok"
 
 
+def test_doctor_says_which_keys_are_set_and_never_their_values(say, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    (tmp_path / ".env").write_text("MISTRAL_API_KEY=also-secret\n", encoding="utf-8")
+    said = say("doctor", "--json")
+    found = {row["check"]: (row["state"], row["found"]) for row in json.loads(said.out)}
+    assert found["key OPENAI_API_KEY"] == ("ok", "set")
+    assert found["key MISTRAL_API_KEY"] == ("ok", "set in .env")
+    assert found["key GROQ_API_KEY"] == ("absent", "not set")
+    assert "secret" not in said.out + said.err
+
+
 def mistake(name: str):
     """A named way to break the small experiment, and what the one line must say."""
     return MISTAKES[name]

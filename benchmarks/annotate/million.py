@@ -27,6 +27,7 @@ EXPERIMENT = """\
 name = "million"
 [data]
 source = "texts.parquet"
+leakage = "exact"
 columns = {{ text_id = "id", text = "text", gold = "gold", split = "split" }}
 {annotators}
 [annotate.endpoints.lab]
@@ -102,7 +103,7 @@ def peak_of(process: subprocess.Popen[bytes]) -> float:
 
 def import_peak() -> float:
     """Return the peak memory of a process that only imports what the job imports, MB."""
-    code = f"{IMPORTS}; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    code = f"{IMPORTS}; print([l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout) / 1024
 
 
@@ -145,15 +146,16 @@ def main() -> None:
         listed = "\n".join(f'[[annotate.annotators]]\nname = "{name}"\nmodel = "lab/{name}"' for name in names)
         experiment, folder = home / "experiment.toml", home / "run"
         experiment.write_text(EXPERIMENT.format(annotators=listed, url=server.url), encoding="utf-8")
-        if not (home / f"texts-{said.texts}").exists():
+        loaded = home / f"loaded-{said.texts}"
+        if not loaded.exists():
             shutil.rmtree(folder, ignore_errors=True)
             write_texts(home / "texts.parquet", said.texts)
             subprocess.run(
                 [*CONSENSO, "data", str(experiment), "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
             )
-            (home / f"texts-{said.texts}").touch()
-        for old in folder.glob("votelog.sqlite*"):
-            old.unlink()
+            shutil.copytree(folder, loaded)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(loaded, folder)
         total = said.texts * said.annotators
         finished = total - said.send if said.finished is None else said.finished
         began = time.perf_counter()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+ROW_GROUP = 16_384
+"""Rows that a reader of parts holds at once."""
+
 
 def digest(value: Any) -> str:
     """Return a sha256 (hex) of a JSON-able value, independent of the order of keys."""
@@ -131,7 +134,7 @@ class RunFolder:
         print_ = fingerprint(arrow, table)
         if self.has(name) and self.fingerprints().get(name) == print_ and not table.volatile:
             return print_
-        write_atomically(self.table_path(name), lambda path: pq.write_table(arrow, path, compression="zstd"))
+        write_atomically(self.table_path(name), lambda path: pq.write_table(arrow, path, compression="zstd", row_group_size=ROW_GROUP))
         self.note("tables", {**self.fingerprints(), name: print_})
         return print_
 
@@ -179,7 +182,10 @@ class RunFolder:
         return print_
 
     def read_parts(self, name: str, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        """Yield some columns of a table in batches of at most so many rows, in the order of its key."""
+        """Yield some columns of a table in batches of at most so many rows, in the order of its key.
+
+        Tables with as many rows come in equal batches where `size` divides `ROW_GROUP`.
+        """
         import pyarrow.parquet as pq
 
         path = self.table_path(name)
@@ -188,7 +194,9 @@ class RunFolder:
                 f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it"
             )
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=size, columns=list(columns))
+            # not iter_batches, which holds the compressed columns of the whole file
+            for number in range(file.num_row_groups):
+                yield from file.read_row_group(number, columns=list(columns), use_threads=False).to_batches(size)
 
     def count(self, name: str) -> int:
         """Return the number of rows of a table."""

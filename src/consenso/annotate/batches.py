@@ -124,7 +124,7 @@ class BatchDesk(Place):
     async def _submit(self, lane: LLMLane, loop: Loop) -> None:
         while not loop.stopping:
             while len(lane.jobs) < MOST_REQUESTS and not lane.loaded:
-                await asyncio.to_thread(lane.load)
+                await loop.load(lane)
             if not lane.jobs:
                 return
             with tempfile.TemporaryDirectory(prefix="consenso-") as folder:

@@ -185,6 +185,8 @@ class Lane:
 
     def _todo(self, batch: TextBatch, opened: OpenBatch) -> list[Job]:
         filed, digests = self.filed(batch)
+        if self._is_done(batch.ids, digests):
+            return []
         known = {
             (i, d, r): status for i, d, r, status in self._log.statuses(self.row, sorted(filed), ranged=not self._share)
         }
@@ -211,6 +213,20 @@ class Lane:
                     jobs.append(Job(self, key, text_id, text, offered, opened, counted=status is not None))
         opened.open = len(jobs)
         return jobs
+
+    def _is_done(self, ids: Sequence[str], digests: Sequence[bytes]) -> bool:
+        """Whether all these texts, and nothing else, are answered for good; then they are counted. Quick: most batches are."""
+        if self._share or self._settled is not None or not ids:
+            return False
+        found = self._log.summary(self.row, ids)
+        repetitions = range(self.voter.repetitions)
+        if found is None or self._again & set(found[1]):
+            return False
+        if found[0] != "".join(f"{digest.hex().upper()}{repetition}" for digest in digests for repetition in repetitions):
+            return False
+        for status, count in found[1].items():
+            self.tally.found(status, count)
+        return True
 
     def finish_batches(self) -> None:
         """Count the batches that are done."""

@@ -124,6 +124,21 @@ class LogReader:
             f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values
         )
 
+    def summary(self, asker: int, ids: Sequence[str]) -> tuple[str, dict[str, int]] | None:
+        """Return digests and repetitions of the answers from the first to the last of these texts as one string, and status → count.
+
+        None where a question among them is under way. One row leaves SQLite instead of thousands: each would hand the
+        interpreter's lock around once.
+        """
+        where, values = _within(asker, ids, True)
+        digests, counts, under_way = self.read(
+            f"SELECT (SELECT group_concat(hex(digest) || repetition, '') FROM answers WHERE {where}), "
+            f"(SELECT json_group_object(status, n) FROM (SELECT status, count(*) n FROM answers WHERE {where} GROUP BY status)), "
+            f"EXISTS (SELECT 1 FROM intents WHERE {where})",
+            values * 3,
+        )[0]
+        return None if under_way else (digests or "", json.loads(counts))
+
     def answers(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[Any, ...]]:
         """Return an asker's answers to these texts (`ids` sorted), in the columns of ANSWER_COLUMNS."""
         if not ids:

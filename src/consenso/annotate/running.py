@@ -69,6 +69,8 @@ class Loop:
         self._stopping = ""
         self._bug: BaseException | None = None
         self._loads: dict[Lane, asyncio.Task[None]] = {}
+        self._loader = ThreadPoolExecutor(1, "texts")
+        """One thread for all lanes: several would wait for each other, and each keep memory of its own."""
         self._claims: dict[int, Claim] = {}
         self._told: set[tuple[str, str]] = set()
         self.ended = Ended()
@@ -97,6 +99,7 @@ class Loop:
                     ticking.cancel()
                     self._writer.cancel()
                     self.log.on_kept = self.log.on_pending = None
+                    self._loader.shutdown(wait=False)
                     for desk in self._desks:
                         await desk.close()
         if self._bug is not None:
@@ -264,9 +267,13 @@ class Loop:
         if all(other.has_passed(lane.next_batch) for other in self._wait_for(lane)):
             self._loads[lane] = self.start(self._load(lane))
 
+    async def load(self, lane: Lane) -> None:
+        """Load a lane's next batch in the thread that is there for it."""
+        await self._loop.run_in_executor(self._loader, lane.load)
+
     async def _load(self, lane: Lane) -> None:
         try:
-            await asyncio.to_thread(lane.load)
+            await self.load(lane)
         except ConsensoError as error:
             self.stop("error", error)
         finally:

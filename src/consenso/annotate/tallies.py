@@ -49,9 +49,9 @@ class Tally:
     last_error: str = ""
     """The last failure's message."""
 
-    def found(self, status: str) -> None:
-        """Count an answer that was there already."""
-        self.kept += 1
+    def found(self, status: str, count: int = 1) -> None:
+        """Count answers that were there already."""
+        self.kept += count
 
     def add(self, status: str, label: str | None) -> None:
         """Count a new answer."""

@@ -101,8 +101,3 @@ def _winner(counts: Counter[str]) -> str | None:
     top = counts.most_common(2)
     return top[0][0] if top and (len(top) == 1 or top[0][1] > top[1][1]) else None
 
-
-def split_variants(votes: pd.DataFrame, variants: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (votes of annotators, votes of variants)."""
-    apart = votes["annotator"].isin(list(variants))
-    return votes[~apart], votes[apart]
