@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -632,3 +633,30 @@ def test_json_of_a_body_is_what_was_meant(tmp_path: Path) -> None:
         body = bodies(server)[0]
     assert json.loads(json.dumps(body)) == body
     assert (body["max_tokens"], body["stop"], body["temperature"], body["seed"]) == (7, ["\n"], 0.0, 0)
+
+
+def test_a_server_that_dies_leaves_a_true_ledger(tmp_path: Path) -> None:
+    most = 6
+    server = mock(latency=0.05)
+    server.__enter__()
+
+    def die() -> None:
+        while sent(server) < 30:
+            time.sleep(0.01)
+        server.__exit__()
+
+    killer = threading.Thread(target=die)
+    killer.start()
+    chosen = settings_for(server, {"reask": 0}, endpoint={"max_in_flight": most, "patience_s": 0.5})
+    asked, votes = ask(tmp_path / "log", chosen, texts(100))
+    killer.join()
+    answered = int((votes["status"] == "ok").sum())
+    assert 20 < answered < 100
+    assert (
+        0 <= asked.ledger.unanswered <= most
+    )  # each broken-off request once, however often it was tried again in vain
+    with mock() as other:
+        again, votes = ask(tmp_path / "log", settings_for(other, {"reask": 0}), texts(100))
+        assert sent(other) == 100 - answered
+    assert statuses(votes) == {"ok": 100}
+    assert again.ledger.unanswered == asked.ledger.unanswered

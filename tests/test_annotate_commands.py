@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,7 @@ def server() -> Iterator[MockServer]:
 def write(folder: Path, url: str, *annotators: str, more: str = "", endpoint: str = "", annotate: str = "") -> Path:
     """Write texts and an experiment whose endpoint `lab` is the server."""
     write_texts(folder)
-    listed = "".join(
-        f"[[annotate.annotators]]\n{one}\n" for one in annotators or ('name = "gpt"\nmodel = "lab/gpt"',)
-    )
+    listed = "".join(f"[[annotate.annotators]]\n{one}\n" for one in annotators or ('name = "gpt"\nmodel = "lab/gpt"',))
     (folder / "experiment.toml").write_text(
         f"""name = "small"
 [data]
@@ -89,7 +88,8 @@ def table(folder: Path, name: str) -> pd.DataFrame:
 def test_a_plan_counts_everything_and_sends_nothing(say, tmp_path: Path, server: MockServer) -> None:
     write(
         tmp_path, server.url,
-        'name = "gpt"\nmodel = "lab/gpt"\nrepetitions = 2\nprice = { input = 1.0, output = 2.0 }\nvariants = { simple = { prompt = "simple" } }',
+        'name = "gpt"\nmodel = "lab/gpt"\nrepetitions = 2\nprice = { input = 1.0, output = 2.0 }\n'
+        'variants = { simple = { prompt = "simple" } }',
         'name = "llama"\nmodel = "lab/llama"',
         annotate="budget = 0.001",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_a_plan_says_which_key_is_missing(say, tmp_path: Path, server: MockServe
 
 @pytest.mark.parametrize("ignored", [(), ("response_format", "logprobs")])
 def test_a_probe_says_what_is_honoured_and_what_is_dropped(say, tmp_path: Path, ignored: tuple[str, ...]) -> None:
-    with MockServer(labels=tuple(WORDS), ignore=ignored) as server:
+    with MockServer(labels=tuple(WORDS), answer="sample", ignore=ignored) as server:
         write(tmp_path, server.url)
         said = say("annotate", "--probe")
         assert said.code == 0, said.err
@@ -181,6 +181,15 @@ def test_labels_go_to_label_studio_and_argilla(say, tmp_path: Path, server: Mock
         assert max(path.stat().st_size for path in (tmp_path / tool).rglob("*.json")) > 10_000
 
 
+@pytest.mark.parametrize("temperature", ["", "ignored"])
+def test_a_seed_counts_only_where_replies_vary(say, tmp_path: Path, temperature: str) -> None:
+    with MockServer(labels=tuple(WORDS), answer="fixed:the same again" if temperature else "sample") as server:
+        write(tmp_path, server.url)
+        said = say("annotate", "--probe")
+        assert said.code == 0, said.err
+        assert ("seed: honoured" in said.out) == (not temperature), said.out
+
+
 # -- what goes wrong --
 
 
@@ -222,6 +231,29 @@ def test_a_mistake_or_a_dead_endpoint_ends_in_one_line(name: str, say, tmp_path:
         again = say("annotate")
         assert again.code == 0, again.err
         assert len(table(tmp_path, "votes")) == TEXTS
+
+
+def test_what_an_endpoint_honours_is_found_out_in_spite_of_faults(say, tmp_path: Path) -> None:
+    faults = ("429", "500", "ok", "500")  # the question, whether it answers at all, and the question again
+    with MockServer(labels=tuple(WORDS), faults=faults, retry_after=0.1) as server:
+        write(tmp_path, server.url)
+        edit(tmp_path, 'structured = "off"', 'structured = "ask"')
+        edit(tmp_path, "patience_s = 1\n", "patience_s = 9\n")
+        said = say("annotate")
+        assert said.code == 0, said.err
+        asked = [one["body"] for one in server.requests if one["path"].endswith("/completions")]
+        assert sum("response_format" in body for body in asked) > TEXTS
+
+
+def test_a_question_about_an_endpoint_does_not_hang(say, tmp_path: Path) -> None:
+    with MockServer(labels=tuple(WORDS), rate_hang=1.0) as server:
+        write(tmp_path, server.url)
+        edit(tmp_path, 'structured = "off"', 'structured = "ask"')
+        began = time.monotonic()
+        said = say("annotate")
+        assert said.code == 1
+        assert "never answered" in one_line(said)
+        assert time.monotonic() - began < 15
 
 
 def test_nobody_at_the_address(say, tmp_path: Path) -> None:

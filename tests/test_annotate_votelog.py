@@ -98,7 +98,7 @@ def test_what_was_never_sent_is_taken_back(tmp_path: Path) -> None:
         claim = claimed(log, 1, 2)
         log.unclaim(claim, [(key(2), 0.5)])
         log.intend([(key(3), 0.1)])
-        log.release([key(3)])
+        log.release([(key(3), 0.0)])
     with VoteLog(path) as log:
         assert [row[0] for row in log.statuses(1, ["t001", "t002", "t003"])] == ["t002"]
 

@@ -106,9 +106,15 @@ def plan_annotation(experiment: Experiment, folder: RunFolder, base: Path) -> li
     source = FolderSource(folder, only=asked_ids(this), narrowed=narrowed)
     path = vote_log_path(this)
     if not path.exists():
-        return [planned.row() for planned in plan_questions(voters.askers, source, None, experiment.annotate, voters.environment)]
+        return [
+            planned.row()
+            for planned in plan_questions(voters.askers, source, None, experiment.annotate, voters.environment)
+        ]
     with LogReader(path) as log:
-        return [planned.row() for planned in plan_questions(voters.askers, source, log, experiment.annotate, voters.environment)]
+        return [
+            planned.row()
+            for planned in plan_questions(voters.askers, source, log, experiment.annotate, voters.environment)
+        ]
 
 
 def probe_annotators(experiment: Experiment, schema: LabelSchema, base: Path) -> list[dict[str, Any]]:

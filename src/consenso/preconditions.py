@@ -55,7 +55,10 @@ def need_valid_votes(votes: pd.DataFrame, *, asked: bool = False) -> None:
     replies = votes["reply"].dropna().astype(str).value_counts().index[:3].tolist() if "reply" in votes else []
     todo = 'if they stand for labels, say which: labels = { "reply" = "label name" } in [[annotate.imports]]'
     if asked:
-        todo = "`consenso log RUN_FOLDER --limit 5` shows what was answered; a shorter text, a larger parameters.max_tokens or another prompt may help"
+        todo = (
+            "`consenso log RUN_FOLDER --limit 5` shows what was answered; a shorter text, a larger parameters.max_tokens or "
+            "another prompt may help"
+        )
     raise DataError(f"none of the {len(votes)} votes is valid ({statuses}; replies such as {replies}); {todo}")
 
 

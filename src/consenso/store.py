@@ -134,7 +134,10 @@ class RunFolder:
         print_ = fingerprint(arrow, table)
         if self.has(name) and self.fingerprints().get(name) == print_ and not table.volatile:
             return print_
-        write_atomically(self.table_path(name), lambda path: pq.write_table(arrow, path, compression="zstd", row_group_size=ROW_GROUP))
+        write_atomically(
+            self.table_path(name),
+            lambda path: pq.write_table(arrow, path, compression="zstd", row_group_size=ROW_GROUP),
+        )
         self.note("tables", {**self.fingerprints(), name: print_})
         return print_
 

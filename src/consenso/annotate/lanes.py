@@ -222,7 +222,9 @@ class Lane:
         repetitions = range(self.voter.repetitions)
         if found is None or self._again & set(found[1]):
             return False
-        if found[0] != "".join(f"{digest.hex().upper()}{repetition}" for digest in digests for repetition in repetitions):
+        if found[0] != "".join(
+            f"{digest.hex().upper()}{repetition}" for digest in digests for repetition in repetitions
+        ):
             return False
         for status, count in found[1].items():
             self.tally.found(status, count)

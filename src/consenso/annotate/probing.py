@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from consenso.annotate.askers import Asker
 from consenso.annotate.clients.protocol import CallError, Client, Question, Reply
@@ -13,6 +16,9 @@ from consenso.annotate.clients.transport import Transport
 from consenso.annotate.votelog import VoteLog
 from consenso.errors import ConfigError
 
+T = TypeVar("T")
+TRIES = 5
+"""How often a question about the endpoint is repeated where it is busy."""
 FEATURES = ("schema", "logprobs", "seed", "n")
 """What is probed: JSON schemas, token probabilities, seeds, several replies at once."""
 
@@ -22,17 +28,38 @@ async def probe(
 ) -> dict[str, str]:
     """Return feature → honoured, dropped (taken and ignored) or refused (with the server's words).
 
-    Sends one request per feature (two for the seed). Raises `CallError` where the endpoint does not answer at all.
+    Sends one request per feature (three for the seed). Raises `CallError` where the endpoint does not answer at all.
     """
-    found = {}
-    for feature in features:
+    return {feature: await _found(feature, asker, transport, client) for feature in features}
+
+
+async def _found(feature: str, asker: Asker, transport: Transport, client: Client) -> str:
+    for attempt in range(3):
         try:
-            found[feature] = await _PROBES[feature](asker, transport, client)
+            return await _PROBES[feature](asker, transport, client)
         except CallError as error:
-            if error.kind not in {"request", "body", "filtered"}:
+            if error.kind not in {"request", "body", "filtered", "server"}:
                 raise
-            found[feature] = f"refused ({str(error)[:120]})"
-    return found
+            said = f"refused ({str(error)[:120]})"
+            if error.kind != "server":
+                break
+        if not attempt:  # some servers fail over what they do not know: do they answer without it?
+            await _ask(asker, transport, client, "Answer with the single word yes.")
+    return said
+
+
+async def _patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Call again, after a pause, where the endpoint may only be busy; raises the last `CallError`."""
+    tries, deadline = 0, time.monotonic() + patience_s
+    while True:
+        try:
+            return await call()
+        except CallError as error:
+            tries += 1
+            pause = error.retry_after or 0.25 * 2.0**tries
+            if error.kind not in {"rate", "server", "timeout"} or tries > TRIES or time.monotonic() + pause > deadline:
+                raise
+            await asyncio.sleep(pause)
 
 
 async def _ask(asker: Asker, transport: Transport, client: Client, content: str, **more: Any) -> Reply:
@@ -40,7 +67,10 @@ async def _ask(asker: Asker, transport: Transport, client: Client, content: str,
     parameters = {**asker.parameters, **more.pop("parameters", {})}
     question = Question(asker.model, [{"role": "user", "content": content}], parameters, extra=extra, **more)
     body = client.body(question, asker.endpoint.max_tokens)
-    return await transport.ask(json.dumps(body).encode())
+    try:
+        return await asyncio.wait_for(transport.ask(json.dumps(body).encode()), transport.timeout_s)
+    except TimeoutError:
+        raise CallError("timeout", f"no answer within {transport.timeout_s:g} s", maybe_paid=True) from None
 
 
 async def _schema(asker: Asker, transport: Transport, client: Client) -> str:
@@ -68,13 +98,19 @@ async def _logprobs(asker: Asker, transport: Transport, client: Client) -> str:
 
 
 async def _seed(asker: Asker, transport: Transport, client: Client) -> str:
-    """Two hot replies with one seed: equal replies suggest that it counts."""
+    """Two hot replies with one seed and one with another: equal ones, and another one, show that it counts."""
     hot = {} if "temperature" in asker.family.fixed else {"temperature": 1.5}
-    replies = [
-        await _ask(asker, transport, client, "Write ten random words.", parameters={**hot, "seed": 7, "max_tokens": 48})
-        for _ in range(2)
+    first, again, other = [
+        (
+            await _ask(
+                asker, transport, client, "Write ten random words.", parameters={**hot, "seed": seed, "max_tokens": 48}
+            )
+        ).text
+        for seed in (7, 7, 8)
     ]
-    return "honoured" if replies[0].text == replies[1].text else "dropped"
+    if first != again:
+        return "dropped"
+    return "honoured" if other != first else "not to be told (replies do not vary)"
 
 
 async def _n(asker: Asker, transport: Transport, client: Client) -> str:
@@ -104,7 +140,8 @@ async def pin(asker: Asker, transport: Transport, client: Client, log: VoteLog, 
         name = f"schema {asker.endpoint.name} {asker.model}"
         kept = log.pinned(name)
         if kept is None:
-            kept = (await probe(asker, transport, client, ["schema"]))["schema"]
+            ask = partial(probe, asker, transport, client, ["schema"])
+            kept = (await _patiently(ask, asker.endpoint.patience_s))["schema"]
             log.pin(name, kept)
         asker = replace(asker, structured="json_schema" if kept == "honoured" else "off")
     return asker
@@ -114,7 +151,7 @@ async def _pin_digest(asker: Asker, transport: Transport, log: VoteLog, changed:
     name, kept = f"digest {asker.endpoint.name} {asker.model}", None
     if (record := log.pinned(f"digest {asker.endpoint.name} {asker.model}")) is not None:
         kept = record["digest"]
-    found = await _ollama_digest(asker, transport)
+    found = await _patiently(partial(_ollama_digest, asker, transport), asker.endpoint.patience_s)
     if record is None:
         log.pin(name, {"digest": found})
         kept = found

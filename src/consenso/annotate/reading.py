@@ -96,7 +96,8 @@ _ID_WORD = re.compile(
     re.I,
 )
 _JSON_SCORE = re.compile(
-    r"[`\s]*(?:json)?\s*\{\s*[\"'](?:score|rating|value|level|grade)[\"']\s*:\s*[\"']?([-−]?\d{1,9})[\"']?\s*\}[`\s]*", re.I
+    r"[`\s]*(?:json)?\s*\{\s*[\"'](?:score|rating|value|level|grade)[\"']\s*:\s*[\"']?([-−]?\d{1,9})[\"']?\s*\}[`\s]*",
+    re.I,
 )
 """An object that holds nothing but a score: the label, where labels are numbers."""
 _KEYED_NUMBER = re.compile(r"[\W_]*\w+\s*[:=：]\s*[-−]?\d+(?:\.\d+)?[\W_]*")
@@ -108,7 +109,9 @@ _PAIRS = {
 _TRAILING = ".,;:!。．，；：！、،؛।…·"
 _BULLET = re.compile(r"(?:[-–—*+•◦▪‣·>→⇒]|#{1,6}|=>|->)\s+|(?:→|⇒|=>|->|=)\s*")
 _BAD_SIGNS = frozenset("❌✗✘✖🚫⛔👎🛑❎⚠❓❔🤔🤷")
-_REASON = re.compile(r"\s*(?:\n|[.,:](?!\d)|[;!。，：；]|\s[-–—]|[–—]|\(|\s(?:because|since|as|due to|based on|given)\b)", re.I)
+_REASON = re.compile(
+    r"\s*(?:\n|[.,:](?!\d)|[;!。，：；]|\s[-–—]|[–—]|\(|\s(?:because|since|as|due to|based on|given)\b)", re.I
+)
 _QUESTION = re.compile(r"[?？؟]")
 _WAVERS = re.compile(
     r"\b(?:not sure|unsure|uncertain|maybe|might be|could (?:also )?be|possibly|perhaps|hard to (?:say|tell)|leaning|or rather)\b",

@@ -250,9 +250,9 @@ class Loop:
 
     def give_back(self, desk: Place, job: Job) -> None:
         """Return a question that is not sent after all, or not again; the ledger keeps what may have been paid."""
+        if job.counted and max(job.sent, 1) > job.unsure + job.reasked:  # the last that was noted was not processed
+            self.log.release([(job.key, job.reserved)])
         if not job.unsure:
-            if job.counted:
-                self.log.release([job.key])
             self._strike(job)
         self.purse.settle(job.reserved, 0.0)
         job.lane.open -= 1

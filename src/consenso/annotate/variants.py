@@ -100,4 +100,3 @@ def _winner(counts: Counter[str]) -> str | None:
     """The label with most votes, or None where two have as many."""
     top = counts.most_common(2)
     return top[0][0] if top and (len(top) == 1 or top[0][1] > top[1][1]) else None
-

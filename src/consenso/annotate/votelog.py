@@ -303,14 +303,14 @@ class VoteLog(LogReader):
         """
         self._put(_Kept(_row(outcome), mark, outcome.known is not None))
 
-    def release(self, keys: Iterable[Key]) -> None:
-        """Take back one request of each of these intents: it was certainly never sent or never processed."""
-        listed = list(keys)
+    def release(self, keys: Iterable[tuple[Key, float]]) -> None:
+        """Take back one request of each of these intents, with the USD reserved for it: it was certainly never processed."""
+        listed = [(reserved, *key) for key, reserved in keys]
 
         def deed(connection: sqlite3.Connection | None) -> None:
             if connection is not None:
                 connection.executemany(_UNDO, listed)
-                connection.executemany(_DONE + " AND sent<=0", listed)
+                connection.executemany(_DONE + " AND sent<=0", [row[1:] for row in listed])
 
         self._put(deed)
 
@@ -364,7 +364,7 @@ class VoteLog(LogReader):
 
 _MATCH = "asker=? AND text_id=? AND digest=? AND repetition=?"
 _DONE = f"DELETE FROM intents WHERE {_MATCH}"
-_UNDO = f"UPDATE intents SET sent=sent-1 WHERE {_MATCH}"
+_UNDO = f"UPDATE intents SET sent=sent-1, reserved=max(0, reserved-?) WHERE {_MATCH}"
 _INTEND = """
 INSERT INTO intents(asker, text_id, digest, repetition, session, sent, reserved, batch) VALUES (?,?,?,?,?,?,?,?)
 ON CONFLICT DO UPDATE SET sent=sent+iif(session=excluded.session OR ?=1, 1, excluded.sent), session=excluded.session,

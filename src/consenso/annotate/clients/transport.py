@@ -150,7 +150,11 @@ class Transport:
 
     async def get(self, path: str) -> Any:
         """Return decoded JSON of a GET below the base URL; raises `CallError`."""
-        return json.loads(await self.call("GET", path))
+        content = await self.call("GET", path)
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise CallError("body", f"the answer is no JSON: {_start(content)}") from None
 
     async def call(self, method: str, path: str, **options: Any) -> bytes:
         """Make any other request below the base URL and return the body; raises `CallError`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,11 +102,13 @@ def causal_asker(
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
         if not loaded:
             loaded.append(CausalModel(one.model, dtype=one.dtype, batch_tokens=one.batch_tokens))
+        model = loaded[0]
+        shown = [replace(example, text=model.harmless(example.text)) for example in examples]
         prompts = [
-            _messages(prompt, schema, text, shown=names, noun=one.noun, examples=examples)
+            _messages(prompt, schema, model.harmless(text), shown=names, noun=one.noun, examples=shown)
             for text, names in zip(texts, offered)
         ]
-        return readings(loaded[0].probabilities(prompts, schema.names), schema, offered, one.abstain_below)
+        return readings(model.probabilities(prompts, schema.names), schema, offered, one.abstain_below)
 
     record = {
         "kind": "causal", "model": encoder_fingerprint(one.model), "messages": render(prompt, schema, noun=one.noun, examples=examples),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from consenso.annotate.local.loading import Dtype, first_line, load_model, memory_errors, model_errors
+from consenso.annotate.local.loading import Dtype, first_line, harmless, load_model, memory_errors, model_errors
 from consenso.annotate.local.script import Prompt, Script
 from consenso.encoders import (
     batch_budget,
@@ -89,6 +89,10 @@ class CausalModel:
     def fits(self, prompt: Prompt) -> int:
         """Return the tokens of a prompt as the model reads it; with those of a label at most `self.context` fit."""
         return len(self._script.prefixes([self._script.write(prompt)])[0])
+
+    def harmless(self, text: str) -> str:
+        """Return a text for a prompt in which nothing is read as a special token."""
+        return harmless(self._script.tokenizer, text)
 
     def probabilities(
         self, prompts: Sequence[Prompt], labels: Sequence[str], progress: Progress | None = None

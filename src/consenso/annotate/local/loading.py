@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -81,3 +82,15 @@ def memory_errors(name: str, batch_tokens: int | None) -> Iterator[None]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message without its full stop, else the error's type."""
     return (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".: ")
+
+
+def harmless(tokenizer: Any, text: str) -> str:
+    """Return the text with a space inside all that the tokenizer would read as a special token.
+
+    A text is material: `<|im_end|>` in it must not end the turn, `</s>` not begin another sentence.
+    """
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 1]
+    if not any(token in text for token in special):
+        return text
+    listed = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    return re.sub(listed, lambda found: f"{found[0][0]} {found[0][1:]}", text)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from consenso.annotate.local.causal import softmax
-from consenso.annotate.local.loading import Dtype, load_model, memory_errors
+from consenso.annotate.local.loading import Dtype, harmless, load_model, memory_errors
 from consenso.encoders import batch_budget, best_device, import_torch, length_batches, torch_threads
 from consenso.errors import ConfigError, ModelError
 
@@ -53,6 +53,7 @@ class NliModel:
 
         if not hypotheses:
             raise ConfigError("no hypotheses to choose from; give at least one")
+        texts = [harmless(self._tokenizer, text) for text in texts]
         distinct = sorted(set(texts))
         position = {text: row for row, text in enumerate(distinct)}
         logits = np.full((len(distinct), len(hypotheses)), np.nan)
