@@ -20,7 +20,7 @@ slow: $(VENV)/.dev
 # Real LLM servers, in an environment of their own; to use another: make servers SERVERS=/path/to/it
 SERVERS ?= .servers
 servers: $(VENV)/.dev $(SERVERS)/.installed
-	CONSENSO_SERVERS=$(SERVERS) $(BIN)/python -m pytest -m server
+	CONSENSO_SERVERS=$(SERVERS) $(BIN)/python -m pytest tests/test_servers.py -m 'server or not server'
 
 $(SERVERS)/.installed: tests/servers.txt
 	@echo "Setting up $(SERVERS): about 2 GB on disk; llama-cpp-python compiles for about a quarter of an hour on two cores"

@@ -1,6 +1,7 @@
 """Real OpenAI-compatible servers for tests: `transformers serve` and llama-cpp-python's, each with a tiny random model.
 
-They are installed apart from consenso, by `make servers`; CONSENSO_SERVERS names their environment (default: .servers).
+`make servers` installs both apart from consenso; CONSENSO_SERVERS names their environment (default: .servers, else the one
+that runs the tests).
 Run as a script there, this file writes the GGUF file, for which consenso's own environment has no package.
 """
 
@@ -34,11 +35,11 @@ WORDS = [
 ]
 
 
-def python_of_servers() -> Path | None:
-    """The interpreter of the servers' environment, where there is one."""
+def python_of_servers() -> Path:
+    """The interpreter of the servers' environment, or this one."""
     folder = Path(os.environ.get("CONSENSO_SERVERS") or ROOT / ".servers").absolute()
     python = folder / "bin" / "python"
-    return python if python.exists() else None
+    return python if python.exists() else Path(sys.executable)
 
 
 def has(python: Path, module: str) -> bool:

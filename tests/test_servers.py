@@ -1,6 +1,6 @@
 """Asking real servers, no mocks: `transformers serve` and llama-cpp-python's, each with a tiny random model.
 
-Run by `make servers`, which installs them. Random weights answer rubbish, so what counts here is that every reply ends
+`transformers serve` comes with the dev extra and is asked by the default suite; `make servers` installs both and asks both. Random weights answer rubbish, so what counts here is that every reply ends
 as what it is; where a grammar binds the replies they are labels, of any text.
 """
 
@@ -28,7 +28,6 @@ from consenso.annotate.votelog import VoteLog
 from consenso.errors import EndpointError, IncompleteError
 from serving import Server, has, llama_server, python_of_servers, save_gguf, save_model, transformers_server
 
-pytestmark = pytest.mark.server
 KINDS = {"transformers": "transformers.cli.serve, fastapi, uvicorn, openai", "llama": "llama_cpp.server.app, gguf"}
 ANSWERED = {"ok", "unparsable", "invalid_label", "refused", "truncated"}
 """Statuses of what a server did answer."""
@@ -63,8 +62,6 @@ class Place:
 
     def python(self, kind: str) -> Path:
         python = python_of_servers()
-        if python is None:
-            pytest.skip("no servers installed; `make servers` installs them and runs these tests")
         if not has(python, KINDS[kind]):
             pytest.skip(f"{python} has no {kind} server; `make servers` installs it")
         return python
@@ -98,7 +95,7 @@ def place(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
     place.close()
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=["transformers", pytest.param("llama", marks=pytest.mark.server)])
 def server(request: pytest.FixtureRequest, place: Place) -> Server:
     """Each of the servers."""
     return place.shared(request.param)
@@ -351,6 +348,7 @@ def test_transformers_refuses_an_unknown_key_in_one_line(transformers: Server, t
 # llama-cpp-python's server: grammars and log-probabilities, but not OpenAI's way to ask for a schema
 
 
+@pytest.mark.server
 def test_llama_grammar_makes_every_vote_a_label_with_its_confidence(llama: Server, tmp_path: Path) -> None:
     chosen = settings(llama, {"extra_body": BOUND, "logprobs": "on"}, endpoint={"max_in_flight": 8})
     before = llama.answered
@@ -375,6 +373,7 @@ def test_llama_grammar_makes_every_vote_a_label_with_its_confidence(llama: Serve
     assert vote["confidence"] == pytest.approx(mass[vote["label"]] / sum(mass.values()), abs=1e-4)
 
 
+@pytest.mark.server
 def test_llama_schema_in_its_own_form_makes_every_vote_a_label(llama: Server, tmp_path: Path) -> None:
     own = {"response_format": {"type": "json_object", "schema": LABEL_SCHEMA}}
     room = {"max_tokens": 128}  # a random model likes the grammar's blanks
@@ -385,12 +384,14 @@ def test_llama_schema_in_its_own_form_makes_every_vote_a_label(llama: Server, tm
     assert votes["reply"].str.strip().str.startswith("{").all()
 
 
+@pytest.mark.server
 def test_llama_probe_says_what_it_refuses_and_what_it_honours(llama: Server, tmp_path: Path) -> None:
     row = probed(llama, tmp_path)
     assert row["schema"].startswith("refused (HTTP 500"), row
     assert (row["logprobs"], row["seed"], row["n"]) == ("honoured", "honoured", "dropped")
 
 
+@pytest.mark.server
 def test_llama_refuses_openai_schemas_which_is_found_out_once(llama: Server, tmp_path: Path) -> None:
     chosen = settings(llama, {"reask": 0}, endpoint={"structured": "ask"})
     before = llama.answered
@@ -401,6 +402,7 @@ def test_llama_refuses_openai_schemas_which_is_found_out_once(llama: Server, tmp
     assert set(statuses(votes)) <= ANSWERED
 
 
+@pytest.mark.server
 def test_llama_answers_for_any_model_name(llama: Server, tmp_path: Path) -> None:
     """It knows one model and answers with that, under the name it was asked for: nothing in a reply tells."""
     _, answer = llama.chat(model="other", messages=[{"role": "user", "content": "hi"}], max_tokens=1)
@@ -410,6 +412,7 @@ def test_llama_answers_for_any_model_name(llama: Server, tmp_path: Path) -> None
     assert len(votes) == 2
 
 
+@pytest.mark.server
 def test_llama_says_that_a_text_is_too_long_for_its_context(llama: Server, tmp_path: Path) -> None:
     frame = texts(3).assign(text=["short", "some words " * 3_000, "short too"])
     asked, votes = ask(tmp_path / "log", settings(llama, {"extra_body": BOUND}), frame)
@@ -417,6 +420,7 @@ def test_llama_says_that_a_text_is_too_long_for_its_context(llama: Server, tmp_p
     assert votes["status"].tolist() == ["ok", "truncated", "ok"]
 
 
+@pytest.mark.server
 def test_llama_with_a_key_refuses_a_wrong_one_in_one_line(place: Place, tmp_path: Path) -> None:
     with place.make("llama", "key", api_key="right") as server:
         chosen = settings(server, {"extra_body": BOUND}, endpoint={"key_env": "KEY"})
@@ -428,6 +432,7 @@ def test_llama_with_a_key_refuses_a_wrong_one_in_one_line(place: Place, tmp_path
     assert statuses(votes) == {"ok": 3}
 
 
+@pytest.mark.server
 def test_llama_without_logits_cannot_tell_logprobs_and_says_so(place: Place, tmp_path: Path) -> None:
     with place.make("llama", "plain", logits_all="false") as server:
         asked, votes = ask(tmp_path / "log", settings(server, {"logprobs": "on", "extra_body": BOUND}), texts(3))

@@ -1,6 +1,6 @@
 """One contender, one job, one line of JSON: put `count` texts to the mock server with `in_flight` requests under way.
 
-`python contenders.py {raw,openai,openai-aiohttp,consenso} URL COUNT IN_FLIGHT`. CPU and wall time are net of start-up: the
+`python contenders.py {raw,openai,openai-aiohttp,consenso} URL COUNT IN_FLIGHT [VOTE_LOG]`. CPU and wall time are net of start-up: the
 clock starts when everything is imported. Memory is what the process holds at its peak, above what it held then.
 All send the same messages and read the same replies; only consenso keeps them (in a vote log, durably).
 """
@@ -14,6 +14,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,15 +33,21 @@ def messages(text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{OPENING}\n\n{text}"}]
 
 
-Job = Callable[[], int]
+Job = Callable[[], Counter[str]]
+"""Does the job; returns status → texts."""
+
+
+def count_labels(said: list[str | None]) -> Counter[str]:
+    """Return how many replies are labels; the loops have no other statuses."""
+    return Counter("ok" if label in LABELS else "no label" for label in said)
 
 
 def raw(url: str, texts: list[str], in_flight: int) -> Job:
     """The loop one writes over aiohttp: no retries, no log, no checks. The upper bound."""
     import aiohttp
 
-    async def main() -> int:
-        waiting, labels = iter(texts), []
+    async def main() -> Counter[str]:
+        waiting, labels = iter(texts), list[str | None]()
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
 
             async def worker() -> None:
@@ -51,7 +58,7 @@ def raw(url: str, texts: list[str], in_flight: int) -> Job:
                         labels.append((await answer.json())["choices"][0]["message"]["content"])
 
             await asyncio.gather(*(worker() for _ in range(in_flight)))
-        return sum(label in LABELS for label in labels)
+        return count_labels(labels)
 
     return lambda: asyncio.run(main())
 
@@ -60,8 +67,8 @@ def openai(url: str, texts: list[str], in_flight: int, *, aiohttp: bool = False)
     """The same loop over the openai SDK, with its default transport or its aiohttp one."""
     from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
-    async def main() -> int:
-        waiting, labels = iter(texts), []
+    async def main() -> Counter[str]:
+        waiting, labels = iter(texts), list[str | None]()
         http = DefaultAioHttpClient() if aiohttp else DefaultAsyncHttpxClient()
         async with AsyncOpenAI(base_url=f"{url}/v1", api_key="x", http_client=http) as client:
 
@@ -73,7 +80,7 @@ def openai(url: str, texts: list[str], in_flight: int, *, aiohttp: bool = False)
                     labels.append(answer.choices[0].message.content)
 
             await asyncio.gather(*(worker() for _ in range(in_flight)))
-        return sum(label in LABELS for label in labels)
+        return count_labels(labels)
 
     return lambda: asyncio.run(main())
 
@@ -91,12 +98,11 @@ def consenso(url: str, texts: list[str], in_flight: int) -> Job:
     annotator = LLMAnnotator(name="mock", model="lab/mock", prompt=prompt, parameters={"max_tokens": 16})
     endpoints = {"lab": {"base_url": f"{url}/v1", "max_in_flight": in_flight, "structured": "off"}}
 
-    def job() -> int:
+    def job() -> Counter[str]:
         with tempfile.TemporaryDirectory() as folder:
-            votes = annotate_texts(
-                frame, annotator, LabelSchema.from_names(LABELS), log=Path(folder) / "log.sqlite", endpoints=endpoints
-            )
-        return int(votes["label"].notna().sum())
+            log = Path(sys.argv[5]) if len(sys.argv) > 5 else Path(folder) / "log.sqlite"
+            votes = annotate_texts(frame, annotator, LabelSchema.from_names(LABELS), log=log, endpoints=endpoints)
+        return Counter(votes["status"])
 
     return job
 
@@ -126,20 +132,17 @@ def main() -> None:
     job = CONTENDERS[name](url, make_texts(count), in_flight)
     gc.collect()
     held, cpu, started = resident_mb(), time.process_time(), time.perf_counter()
-    labelled = job()
+    statuses = job()
     wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-    if labelled != count:
-        raise SystemExit(f"{name}: {labelled} of {count} labelled")
-    print(
-        json.dumps(
-            {
-                "cpu_s_1k": cpu / count * 1000,
-                "labels_s": count / wall,
-                "peak_mb": peak_mb(),
-                "above_mb": peak_mb() - held,
-            }
-        )
-    )
+    if statuses.total() != count:
+        raise SystemExit(f"{name}: {statuses.total()} of {count} texts have a status")
+    found = {
+        "cpu_s_1k": cpu / count * 1000,
+        "labels_s": count / wall,
+        "peak_mb": peak_mb(),
+        "above_mb": peak_mb() - held,
+    }
+    print(json.dumps({**found, "statuses": statuses}))
 
 
 if __name__ == "__main__":
