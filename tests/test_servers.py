@@ -1,7 +1,8 @@
 """Asking real servers, no mocks: `transformers serve` and llama-cpp-python's, each with a tiny random model.
 
-`transformers serve` comes with the dev extra and is asked by the default suite; `make servers` installs both and asks both. Random weights answer rubbish, so what counts here is that every reply ends
-as what it is; where a grammar binds the replies they are labels, of any text.
+`transformers serve` comes with the dev extra and is asked by the default suite; `make servers` installs both and asks both.
+Random weights answer rubbish, so what counts here is that every reply ends as what it is; where a grammar binds the replies
+they are labels, of any text.
 """
 
 from __future__ import annotations
