@@ -452,3 +452,37 @@ def test_a_model_that_changed_stops_and_asks(say, tmp_path: Path) -> None:
 def test_every_exit_code_of_annotate_is_in_the_docs() -> None:
     page = (Path(cli.__file__).resolve().parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| (\d+) \|", page, re.M)) >= {"0", "1", "2", "3", "4", "5", "130"}
+
+
+def test_a_plan_counts_what_is_spent_and_says_what_has_no_price(say, tmp_path: Path, server: MockServer) -> None:
+    priced = 'name = "gpt"\nmodel = "lab/gpt"\nprice = { input = 10.0, output = 10.0 }'
+    write(tmp_path, server.url, priced, annotate="budget = 0.05", endpoint="max_in_flight = 4")
+    assert say("annotate").code == 5
+    said = say("annotate", "--plan")
+    assert re.search(r"budget is 0\.05 USD, of which 0\.0\d+ are spent, which is not enough", said.out), said.out
+    write(tmp_path, server.url, 'name = "other"\nmodel = "lab/gpt"', annotate="budget = 0.05", endpoint="local = false")
+    said = say("annotate", "--plan")
+    assert "other, whose price is not known" in said.out
+    assert "a budget needs all prices" in said.out
+
+
+def test_a_query_without_an_answer_says_so(say, tmp_path: Path, server: MockServer) -> None:
+    write(tmp_path, server.url)
+    say("annotate")
+    assert say("log", tmp_path / "runs" / "small", "--text", "nobody").out.strip() == "no such answer"
+
+
+def test_another_prompt_file_of_a_variant_makes_the_stage_run_again(say, tmp_path: Path, server: MockServer) -> None:
+    (tmp_path / "p.txt").write_text("Which one? {labels}\n{text}", encoding="utf-8")
+    write(tmp_path, server.url, 'name = "gpt"\nmodel = "lab/gpt"\nvariants = { own = { prompt = "p.txt" } }')
+    assert say("annotate").code == 0
+    (tmp_path / "p.txt").write_text("Which of them? {labels}\n{text}", encoding="utf-8")
+    assert say("annotate").code == 0
+    assert sent(server) == 3 * TEXTS
+
+
+def test_an_address_without_http_is_said(say, tmp_path: Path) -> None:
+    write(tmp_path, "127.0.0.1:9")
+    said = say("annotate", "--plan")
+    assert said.code == 2
+    assert "http://host:port/v1" in one_line(said)

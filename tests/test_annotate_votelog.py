@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -260,3 +261,44 @@ def test_queries_choose_and_export(tmp_path: Path) -> None:
             Query(log).export(tmp_path / "x.txt")
         (row,) = describe_log(log)
         assert (row["annotator"], row["answers"], row["ok"], row["unparsable"]) == ("gpt", 3, 2, 1)
+
+
+def test_what_a_server_says_can_always_be_stored(tmp_path: Path) -> None:
+    with VoteLog(tmp_path / "log.sqlite") as log:
+        log.asker("digest", "gpt", {"prompt": "\ud83d"})
+        log.pin("said", "refused (\ud83d)")
+        log.note_batch("b", 1, "lab", "failed", {"errors": "\ud83d"})
+        log.keep(
+            Outcome(key(1), "failed", error="\ud83d policy", finish="\ud83d", fingerprint="\ud83d", tokens_in=2**70)
+        )
+        log.flush()
+        (row,) = log.answers(1, ["t001"])
+        assert (row[7], row[17]) == (2**63 - 1, "? policy")
+        assert log.batches()[0]["record"] == {"errors": "?"}
+        assert log.pinned("said") == "refused (?)"
+
+
+def test_what_cannot_be_stored_fails_and_blocks_nothing(tmp_path: Path) -> None:
+    def broken(connection: object) -> None:
+        if connection is not None:
+            raise ValueError("a bug")
+
+    told: list[bool] = []
+    with VoteLog(tmp_path / "log.sqlite") as log:
+        log.asker("digest", "gpt", {})
+        log._put(broken)
+        log.claim([(key(1), 0.5)], told.append)
+        with pytest.raises(StorageError, match="a bug"):
+            log.flush()
+        assert told == [False]
+    VoteLog(tmp_path / "log.sqlite").close()
+
+
+def test_written_waits_for_the_disk(tmp_path: Path) -> None:
+    async def note(log: VoteLog) -> bool:
+        log.note_batch("b", 1, "lab", "submitted", {})
+        return await log.written()
+
+    with VoteLog(tmp_path / "log.sqlite") as log:
+        assert asyncio.run(note(log))
+        assert [batch["status"] for batch in log.batches()] == ["submitted"]

@@ -290,10 +290,14 @@ def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as
         )
         click.echo(f"    from {row['basis']}; {row['note']}")
     known = [row["cost"] for row in rows if row["cost"] is not None]
+    unknown = [row["annotator"] for row in rows if row["cost"] is None]
+    spent = sum(row["spent"] for row in rows[:1])
     budget = read_experiment(experiment, changes)[0].annotate.budget
-    limit = "" if budget is None else f"; annotate.budget is {budget:g} USD"
-    if budget is not None and sum(known) > budget:
-        limit += ", which is not enough"
+    limit = f" (without {', '.join(unknown)}, whose price is not known)" if unknown else ""
+    if budget is not None:
+        limit += f"; annotate.budget is {budget:g} USD" + (f", of which {spent:.4f} are spent" if spent else "")
+        limit += ", which is not enough" if sum(known) + spent > budget else ""
+        limit += "; a budget needs all prices" if unknown else ""
     click.echo(
         f"in all: {sum(row['to_ask'] for row in rows):,} requests, about {sum(known):.4f} USD{limit}. Nothing was sent."
     )
@@ -369,6 +373,9 @@ def log(run_folder: Path, limit: int, target: Path | None, as_json: bool, **chos
 def _show_answers(rows: list[dict[str, Any]], count: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo("no such answer")
         return
     short = [
         {name: row[name] for name in ("text_id", "annotator", "repetition", "status", "label", "confidence")}

@@ -22,6 +22,7 @@ from consenso.annotate import (
     describe_annotators,
     read_votes,
 )
+from consenso.annotate.annotators import CausalAnnotator, NliAnnotator, prompts_of
 from consenso.annotate.asking import embedding_votes, make_voters, merge_votes
 from consenso.annotate.collecting import Voters, ask_all, votes_from_log
 from consenso.annotate.counting import VoteCount
@@ -509,9 +510,10 @@ def _annotate_depends(this: Run) -> Any:
     embedded = [one for one in settings.annotators if isinstance(one, EmbeddingAnnotator)]
     encoders = {one.encoder: encoder_fingerprint(one.encoder) for one in embedded}
     files = [fingerprint_source(source.source, this.base) for source in settings.imports]
-    prompts = {
-        one.prompt: read_prompt(one.prompt, this.base).text for one in settings.annotators if hasattr(one, "prompt")
-    }
+    named = {prompt for one in settings.annotators for prompt in prompts_of(one)}
+    prompts = {prompt: read_prompt(prompt, this.base).text for prompt in named}
+    here = [one for one in settings.annotators if isinstance(one, (NliAnnotator, CausalAnnotator))]
+    encoders |= {one.model: encoder_fingerprint(one.model) for one in here if Path(one.model).expanduser().is_dir()}
     answers = settings.model_dump(mode="json", exclude=HOW_NOT_WHAT)
     return [answers, encoders, files, prompts, this.folder.record().get("labels")]
 

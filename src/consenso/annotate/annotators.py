@@ -248,6 +248,14 @@ def _kind_of(value: Any) -> str:
     return str(getattr(value, "kind", "embedding"))
 
 
+def prompts_of(annotator: Settings) -> list[str]:
+    """Return the prompts that an annotator and its variants name."""
+    own = getattr(annotator, "prompt", None)
+    variants = getattr(annotator, "variants", {})
+    others = [one.prompt for one in variants.values()] if isinstance(variants, dict) else []
+    return [prompt for prompt in (own, *others) if prompt is not None]
+
+
 AnyAnnotator = Annotated[
     Annotated[EmbeddingAnnotator, Tag("embedding")]
     | Annotated[LLMAnnotator, Tag("llm")]

@@ -44,7 +44,7 @@ Listed = AnyAnnotator | Mapping[str, Ask]
 def annotate_texts(
     texts: pd.DataFrame,
     annotators: Listed | Sequence[Listed],
-    labels: LabelSchema | None = None,
+    labels: LabelSchema | Sequence[str] | None = None,
     *,
     encode: Encode | None = None,
     log: str | Path | None = None,
@@ -54,8 +54,8 @@ def annotate_texts(
     """Ask every annotator for every text (columns text_id, text) and return the votes.
 
     `annotators`: annotators of any kind (`LLMAnnotator`, `EmbeddingAnnotator`, …), and mappings of a name to a callable
-    that takes the list of texts and returns as many labels (None: abstained). `labels` defaults to those `load_dataset`
-    left in `texts.attrs`. `log`: the vote log, a file in which every answer is kept: the same call goes on where it was cut
+    that takes the list of texts and returns as many labels (None: abstained). `labels` (a schema, or names) defaults to those
+    `load_dataset` left in `texts.attrs`. `log`: the vote log, a file in which every answer is kept: the same call goes on where it was cut
     off and pays for nothing twice (default: votelog.sqlite here where LLMs are asked, else none). `encode(texts, encoder)`
     returns unit vectors (default `consenso.encoders.embed`). `progress` is called with what a display shows. `settings`:
     further keys of [annotate], such as endpoints, budget, settle.
@@ -65,8 +65,18 @@ def annotate_texts(
     """
     import pandas as pd
 
-    schema = labels or _labels_of(texts)
+    if not isinstance(texts, pd.DataFrame):
+        raise DataError(f"texts: a frame with the columns text_id and text is needed; found {type(texts).__name__}")
+    schema = _labels_of(texts) if labels is None else labels
+    if not isinstance(schema, LabelSchema):
+        schema = LabelSchema.from_names([str(name) for name in schema])
     texts = check(texts, TEXTS)
+    if texts.empty:
+        raise DataError("texts: the frame has no rows")
+    if blank := int((texts["text"].astype(str).str.strip() == "").sum()):
+        raise DataError(
+            f"texts: {blank} of {len(texts)} texts are empty; leave them out, nothing can be said about them"
+        )
     listed = [annotators] if isinstance(annotators, (*_KINDS, Mapping)) else list(annotators)
     named = [one for one in listed if isinstance(one, _KINDS)]
     asked = [pair for one in listed if isinstance(one, Mapping) for pair in one.items()]
@@ -144,6 +154,10 @@ def make_voters(
             local.append(causal_asker(one, schema, base, (drawn or {}).get(one.name, ())))
         elif isinstance(one, PythonAnnotator):
             local.append(python_asker(one, schema, base))
+    seen: dict[str, str] = {}
+    for asker in local:
+        if (other := seen.setdefault(asker.digest, asker.name)) != asker.name:
+            raise ConfigError(f"annotators {other!r} and {asker.name!r} are the same: one answer would count twice")
     return Voters(make_askers(settings, schema, environment, base=base, drawn=drawn), local, environment)
 
 

@@ -25,5 +25,6 @@ class Purse:
 
     def settle(self, reserved: float, cost: float) -> None:
         """Turn a reservation into what it did cost."""
-        self.reserved = max(0.0, self.reserved - reserved)
+        left = self.reserved - reserved
+        self.reserved = left if left > 1e-9 else 0.0  # many sums leave a rest behind that nobody would ever free
         self.spent += cost

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate.askers import Asker
-from consenso.annotate.batches import BatchDesk
+from consenso.annotate.batches import OPEN, BatchDesk
 from consenso.annotate.budget import Purse
 from consenso.annotate.clients import CLIENTS, CallError
 from consenso.annotate.clients.transport import Transport
@@ -163,15 +164,18 @@ def ask_all(
             "choose one of the two"
         )
     work = _Round(askers, local, source, log, chosen, dict(environment or {}), progress, wait)
-    return _run(work.ask(_purse(askers, chosen, log)))
-
-
-def _run(work: Coroutine[Any, Any, Asked]) -> Asked:
-    """Run a coroutine, also where a loop runs already (Jupyter): then in a thread of its own."""
+    asking = work.ask(_purse(askers, chosen, log))
     if not _in_a_loop():
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1, "annotate") as pool:
-        return pool.submit(asyncio.run, work).result()
+        return asyncio.run(asking)
+    with ThreadPoolExecutor(1, "annotate") as pool:  # in Jupyter a loop runs already
+        running = pool.submit(asyncio.run, asking)
+        while True:
+            try:
+                return running.result()
+            except KeyboardInterrupt:
+                if running.done():
+                    raise
+                work.interrupt()
 
 
 def _in_a_loop() -> bool:
@@ -214,6 +218,12 @@ class _Round:
     environment: Mapping[str, str]
     progress: Progress | None
     wait: bool
+    _interrupt: Callable[[], object] | None = None
+
+    def interrupt(self) -> None:
+        """Stop a run in another thread, as a signal would stop it here."""
+        if self._interrupt is not None:
+            self._interrupt()
 
     async def ask(self, purse: Purse) -> Asked:
         settings = self.settings
@@ -227,11 +237,13 @@ class _Round:
             raise
         if settling is not None:
             settling.follow([lane for lane in lanes if not (isinstance(lane, LLMLane) and lane.asker.variant_of)])
+        self._count_batches(purse, desks)
         panel = Panel(self.source.count, apart=[asker.name for asker in self.askers if asker.variant_of])
         loop = Loop(
             self.log, desks, purse, panel, drain_s=settings.drain_s, progress=self.progress,
             wait_for=settling.before if settling else None,
         )  # fmt: skip
+        self._interrupt = partial(asyncio.get_running_loop().call_soon_threadsafe, loop.interrupt, "interrupted")
         ended = await loop.run()
         notes = [f"{name} {kind}: {message}" for name, kind, message in ended.alarms]
         notes += [f"{lane.tally.name} was given up: {lane.down}" for lane in lanes if lane.down is not None]
@@ -246,12 +258,36 @@ class _Round:
             lanes = [await self._lane(asker, host, settling) for asker in mine]
             by_name |= {lane.tally.name: lane for lane in lanes}
             host.lanes = [lane for lane in lanes if not lane.asker.batch]
-            if batched := [lane for lane in lanes if lane.asker.batch]:
-                desks.append(BatchDesk(endpoint, await self._open(endpoint), batched, self.log, wait=self.wait))
+            await self._add_batches(endpoint, lanes, desks)
         here = [LocalLane(one, self.log, self.source, **self._options(settling, one.name)) for one in self.local]
         desks.append(LocalDesk(here))
         by_name |= {lane.tally.name: lane for lane in here}
-        return [by_name[name] for name in (*(one.name for one in self.askers), *(one.name for one in self.local))]
+        listed = {one.name: place for place, one in enumerate(self.settings.annotators)}
+        names = [*(one.name for one in self.askers), *(one.name for one in self.local)]
+        names.sort(key=lambda name: listed.get(name.partition("~")[0], len(listed)))  # stable: variants behind theirs
+        return [by_name[name] for name in names]
+
+    async def _add_batches(self, endpoint: Endpoint, lanes: Sequence[LLMLane], desks: list[Place]) -> None:
+        """Add the desk for batch files, also for lanes that are asked online now and have batches of earlier runs."""
+        open_ = {batch["asker"] for batch in self.log.batches() if batch["status"] in OPEN}
+        batched = [lane for lane in lanes if lane.asker.batch]
+        online = [lane for lane in lanes if not lane.asker.batch and lane.row in open_]
+        if not batched and not online:
+            return
+        desk = BatchDesk(endpoint, await self._open(endpoint), batched, self.log, online=online, wait=self.wait)
+        desks.append(desk)
+        for lane in online:  # before its texts are looked at
+            try:
+                await desk.adopt(lane)
+            except CallError as error:
+                logger.warning("%s: its batch files cannot be looked for (%s)", lane.tally.name, error)
+
+    def _count_batches(self, purse: Purse, desks: Sequence[Place]) -> None:
+        """Put into the purse what is reserved in batch files; as spent where nobody of this run collects it."""
+        held = sum(self.log.held_in_batches().values())
+        awaited = sum(desk.held for desk in desks if isinstance(desk, BatchDesk))
+        purse.reserve(awaited, anyway=True)
+        purse.spent += max(0.0, held - awaited)
 
     async def _open(self, endpoint: Endpoint) -> Transport:
         transport = open_transport(endpoint, self.environment)
@@ -276,7 +312,7 @@ class _Round:
         if down is not None:
             lane.down = explain(host.endpoint, asker.model, down)
             lane.misconfigured = down.kind in {"auth", "missing", "request", "quota"}
-            logger.warning("%s: %s", asker.name, lane.down)
+            logger.info("%s: %s", asker.name, lane.down)
         return lane
 
 

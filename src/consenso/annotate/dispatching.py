@@ -46,6 +46,7 @@ class Dispatcher(Host):
             self.changed.clear()
             self._feed()
             while (job := self._next()) is not None:
+                job.started = 0.0  # of an earlier request
                 self._asks[loop.start(self._ask(job))] = job
             if self.done:
                 return
@@ -106,7 +107,7 @@ class Dispatcher(Host):
                 for unpaid in reversed(jobs[place:]):
                     unpaid.lane.open -= 1
                     unpaid.lane.jobs.appendleft(unpaid)
-                if not kept and self.loop.purse.reserved <= 1e-12:
+                if not kept and self.loop.purse.reserved <= 1e-9:
                     self.loop.stop("budget")
                 break
             job.sent, job.reserved_in_all = 1, job.reserved
@@ -200,7 +201,8 @@ class Dispatcher(Host):
             if not self.loop.stopping:  # else its intent stays: what was sent may have been paid
                 self.postpone(job, self.loop.time() + pause)
 
-        self.loop.log.intend([(job.key, job.reserved)], told, sent=1 if job.counted else 2)
+        noted = (1, job.reserved) if job.counted else (job.sent, job.reserved_in_all)
+        self.loop.log.intend([(job.key, noted[1])], told, sent=noted[0])
         job.counted = True
 
     # failures
@@ -250,16 +252,16 @@ class Dispatcher(Host):
         """Whether to give the endpoint up: nobody there from the start, or nothing but failures for too long."""
         too_long = self.breaker.failed()
         if not self.breaker.answered:
-            return too_long or self.breaker.failures > TOLERATED.get(error.kind, 10_000)
+            loading = str(error).startswith("HTTP 503")
+            return too_long or (not loading and self.breaker.failures > TOLERATED.get(error.kind, 10_000))
         if error.kind == "connection" and self.limiter.gated_for <= 0:
             self.limiter.close_gate(backoff_s(min(self.breaker.failures, 6), self._rng))
         return too_long
 
     def _give_up(self, job: Job, error: CallError, lanes: Sequence[Lane], *, misconfigured: bool) -> None:
         for lane in lanes:
-            if lane.down is None and isinstance(lane, LLMLane):
-                lane.down, lane.misconfigured = explain(self.endpoint, lane.asker.model, error), misconfigured
-                logger.warning("%s: %s", lane.tally.name, lane.down)
+            if isinstance(lane, LLMLane):
+                self.loop.give_up(lane, explain(self.endpoint, lane.asker.model, error), misconfigured=misconfigured)
         self.loop.give_back(self, job)
         for waiting in self.withdraw(lambda waiting: waiting.lane.down is not None):
             self.loop.give_back(self, waiting)

@@ -84,7 +84,7 @@ class OpenBatch:
     open: int = 0
 
 
-Settled = Callable[[Sequence[str]], set[str]]
+Settled = Callable[[TextBatch], set[str]]
 """Text ids of a batch → those whose consensus further votes of this lane cannot change."""
 
 
@@ -147,7 +147,7 @@ class Lane:
         self.finished = 0
         """Batches, from the first, whose answers are all on disk."""
         self._unfinished: deque[OpenBatch] = deque()
-        self._again = frozenset([*retry, *([] if settled else ["settled"])])
+        self._again = frozenset([*retry, "settled", "flagged", "lost"])
         self._share, self._settled = share_duplicates, settled
         self.under_way: set[Key] = set()
         """Keys handed out and not on disk, where equal texts share them."""
@@ -190,20 +190,24 @@ class Lane:
         known = {
             (i, d, r): status for i, d, r, status in self._log.statuses(self.row, sorted(filed), ranged=not self._share)
         }
-        settled = self._settled(batch.ids) if self._settled is not None else set()
+        settled = self._settled(batch) if self._settled is not None else set()
         jobs: list[Job] = []
         for place, (text_id, text) in enumerate(zip(batch.ids, batch.texts)):
             for repetition in range(self.voter.repetitions):
                 key = Key(self.row, filed[place], digests[place], repetition)
                 status = known.get(key[1:])
-                if status == "batch":
+                if status == "batch" and not (self._share and key in self.under_way):
                     self.tally.waiting += 1
-                elif status is not None and status != "lost" and status not in self._again:
-                    self.tally.found(status)
-                elif text_id in settled:
+                    if self._share:
+                        self.under_way.add(key)
+                elif status == "batch":
+                    self.tally.total -= 1  # an equal text shares its answer
+                elif text_id in settled and status in {None, "settled"}:
                     self.tally.found("settled")
                     if status is None:
                         self._log.keep(Outcome(key, "settled", requests=0))
+                elif status is not None and status not in self._again:
+                    self.tally.found(status)
                 elif self._share and key in self.under_way:
                     self.tally.total -= 1  # an equal text shares its answer
                 else:

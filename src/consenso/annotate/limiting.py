@@ -8,12 +8,18 @@ many answers come as before.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
+from consenso.annotate.clients.protocol import CallError
 from consenso.annotate.clients.transport import duration_s
 
+T = TypeVar("T")
+TRIES = 5
+"""How often a single call is repeated where the endpoint is busy."""
 SHRINK = 0.67
 """Slots left after a sign of overload."""
 SHRINK_TOLD = 0.85
@@ -246,3 +252,17 @@ class Breaker:
         if self._since is None:
             self._since = now
         return self.failures >= 8 and now - self._since >= self._patience_s
+
+
+async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Call again, after a pause, where the endpoint may only be busy; raises the last `CallError`."""
+    tries, deadline = 0, time.monotonic() + patience_s
+    while True:
+        try:
+            return await call()
+        except CallError as error:
+            tries += 1
+            pause = error.retry_after or 0.25 * 2.0**tries
+            if error.kind not in {"rate", "server", "timeout"} or tries > TRIES or time.monotonic() + pause > deadline:
+                raise
+            await asyncio.sleep(pause)

@@ -59,7 +59,8 @@ class Ledger:
             said += f"; {self.in_batches:,} wait in batch files"
         if not self.unanswered:
             return f"{said}; no request was paid without an answer"
-        return f"{said}; at most {self.unanswered:,} request{'s' if self.unanswered > 1 else ''} may have been paid without an answer"
+        said += f"; at most {self.unanswered:,} request{'s' if self.unanswered > 1 else ''} may have been paid without an answer"
+        return said + (f" (at most {self.lost_cost:.4f} USD)" if self.lost_cost > 0 else "")
 
 
 class LogReader:
@@ -101,10 +102,19 @@ class LogReader:
         """Run a query and yield its rows one by one."""
         yield from self._reader().execute(statement, values)
 
+    def _open_reader(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA user_version")
+        except sqlite3.OperationalError:  # a folder that cannot be written: nobody can be writing to the log either
+            uri = f"{self.path.resolve().as_uri()}?immutable=1"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        return connection
+
     def _reader(self) -> sqlite3.Connection:
         connection = self._readers.get(thread := threading.get_ident())
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            connection = self._open_reader()
             self._readers[thread] = connection
             connection.execute("PRAGMA query_only=1")
             connection.execute("PRAGMA cache_size=-4000")
@@ -113,13 +123,14 @@ class LogReader:
     def statuses(self, asker: int, ids: Sequence[str], *, ranged: bool = True) -> list[tuple[str, bytes, int, str]]:
         """Return (text_id, digest, repetition, status) of an asker's answers to these texts; `ids` sorted.
 
-        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost".
+        A question that waits in a batch file has the status "batch"; one whose request was lost, "lost"; one whose text was
+        too long to be sent, "flagged".
         `ranged`: the ids stand close together, so that everything between the first and the last is read.
         """
         if not ids:
             return []
         columns, (where, values) = "text_id, digest, repetition", _within(asker, ids, ranged)
-        found = self.read(f"SELECT {columns}, status FROM answers WHERE {where}", values)
+        found = self.read(f"SELECT {columns}, {_STATUS} FROM answers WHERE {where}", values)
         return found + self.read(
             f"SELECT {columns}, iif(batch IS NULL, 'lost', 'batch') FROM intents WHERE {where}", values
         )
@@ -133,7 +144,7 @@ class LogReader:
         where, values = _within(asker, ids, True)
         digests, counts, under_way = self.read(
             f"SELECT (SELECT group_concat(hex(digest) || repetition, '') FROM answers WHERE {where}), "
-            f"(SELECT json_group_object(status, n) FROM (SELECT status, count(*) n FROM answers WHERE {where} GROUP BY status)), "
+            f"(SELECT json_group_object(s, n) FROM (SELECT {_STATUS} s, count(*) n FROM answers WHERE {where} GROUP BY s)), "
             f"EXISTS (SELECT 1 FROM intents WHERE {where})",
             values * 3,
         )[0]
@@ -207,6 +218,9 @@ AND NOT EXISTS (
   AND i.session=c.session)
 """
 """Questions that a claim lists and that have neither an answer nor an intent of the same session."""
+
+
+_STATUS = "iif(status='truncated' AND requests=0, 'flagged', status)"
 
 
 def _within(asker: int, ids: Sequence[str], ranged: bool) -> tuple[str, tuple[Any, ...]]:

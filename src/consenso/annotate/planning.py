@@ -45,6 +45,8 @@ class Planned:
     """Estimated tokens of the replies."""
     cost: float | None = None
     """Estimated USD; None: no price is known."""
+    spent: float = 0.0
+    """USD that this vote log's answers, and requests without an answer, have cost or may have; the same for all."""
     most: float | None = None
     """USD at most, with every reply as long as it may be."""
     seconds: float = 0.0
@@ -67,7 +69,11 @@ def plan_questions(
     environment: Mapping[str, str],
 ) -> list[Planned]:
     """Return one row per annotator and variant: requests, tokens, USD, seconds, duplicates; reads the log if there is one."""
-    return [_plan(_as_pinned(asker, log), source, log, settings, environment) for asker in askers]
+    ledger = None if log is None else log.ledger()
+    rows = [_plan(_as_pinned(asker, log), source, log, settings, environment) for asker in askers]
+    for row in rows:
+        row.spent = 0.0 if ledger is None else ledger.cost + ledger.lost_cost
+    return rows
 
 
 def _as_pinned(asker: Asker, log: LogReader | None) -> Asker:
@@ -93,7 +99,7 @@ def _plan(
         (r for r, (_, record) in (log.askers() if log else {}).items() if record["digest_of"] == asker.digest), None
     )
     means = _means(log, row)
-    again = {*settings.retry, *([] if settings.settle else ["settled"]), "lost"}
+    again = {*settings.retry, *([] if settings.settle else ["settled"]), "lost", "flagged"}
     fixed = sum(len(m["content"].encode()) for m in asker.messages())
     sizes, seen = 0, set[bytes]()
     limit = None if asker.context is None else max(64, asker.context - min(asker.max_tokens, asker.context // 2))

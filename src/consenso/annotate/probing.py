@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from consenso.annotate.askers import Asker
 from consenso.annotate.clients.protocol import CallError, Client, Question, Reply
 from consenso.annotate.clients.transport import Transport
+from consenso.annotate.limiting import patiently
 from consenso.annotate.votelog import VoteLog
 from consenso.errors import ConfigError
 
-T = TypeVar("T")
-TRIES = 5
-"""How often a question about the endpoint is repeated where it is busy."""
 FEATURES = ("schema", "logprobs", "seed", "n")
 """What is probed: JSON schemas, token probabilities, seeds, several replies at once."""
 
@@ -41,25 +38,11 @@ async def _found(feature: str, asker: Asker, transport: Transport, client: Clien
             if error.kind not in {"request", "body", "filtered", "server"}:
                 raise
             said = f"refused ({str(error)[:120]})"
-            if error.kind != "server":
+            if error.kind in {"request", "filtered"}:
                 break
         if not attempt:  # some servers fail over what they do not know: do they answer without it?
             await _ask(asker, transport, client, "Answer with the single word yes.")
     return said
-
-
-async def _patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
-    """Call again, after a pause, where the endpoint may only be busy; raises the last `CallError`."""
-    tries, deadline = 0, time.monotonic() + patience_s
-    while True:
-        try:
-            return await call()
-        except CallError as error:
-            tries += 1
-            pause = error.retry_after or 0.25 * 2.0**tries
-            if error.kind not in {"rate", "server", "timeout"} or tries > TRIES or time.monotonic() + pause > deadline:
-                raise
-            await asyncio.sleep(pause)
 
 
 async def _ask(asker: Asker, transport: Transport, client: Client, content: str, **more: Any) -> Reply:
@@ -141,7 +124,7 @@ async def pin(asker: Asker, transport: Transport, client: Client, log: VoteLog, 
         kept = log.pinned(name)
         if kept is None:
             ask = partial(probe, asker, transport, client, ["schema"])
-            kept = (await _patiently(ask, asker.endpoint.patience_s))["schema"]
+            kept = (await patiently(ask, asker.endpoint.patience_s))["schema"]
             log.pin(name, kept)
         asker = replace(asker, structured="json_schema" if kept == "honoured" else "off")
     return asker
@@ -151,7 +134,7 @@ async def _pin_digest(asker: Asker, transport: Transport, log: VoteLog, changed:
     name, kept = f"digest {asker.endpoint.name} {asker.model}", None
     if (record := log.pinned(f"digest {asker.endpoint.name} {asker.model}")) is not None:
         kept = record["digest"]
-    found = await _patiently(partial(_ollama_digest, asker, transport), asker.endpoint.patience_s)
+    found = await patiently(partial(_ollama_digest, asker, transport), asker.endpoint.patience_s)
     if record is None:
         log.pin(name, {"digest": found})
         kept = found

@@ -66,7 +66,7 @@ class Loop:
         self.log, self._desks, self.purse, self._panel = log, list(desks), purse, panel
         self._drain_s, self._progress, self._free_bytes = drain_s, progress, free_bytes
         self._wait_for = wait_for or (lambda lane: ())
-        self._stopping = ""
+        self._stopping, self._interrupts = "", 0
         self._bug: BaseException | None = None
         self._loads: dict[Lane, asyncio.Task[None]] = {}
         self._loader = ThreadPoolExecutor(1, "texts")
@@ -118,18 +118,32 @@ class Loop:
         return bool(self._stopping)
 
     def stop(self, reason: str, error: ConsensoError | None = None) -> None:
-        """Send nothing more; what is under way ends. The second call gives up on that too."""
-        if self._stopping:
-            for desk in self._desks:
-                desk.cancel()
-        else:
+        """Send nothing more; what is under way ends."""
+        if not self._stopping:
             self._stopping = self.ended.reason = reason
             self.ended.error = error
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def interrupt(self, reason: str) -> None:
+        """Stop for a signal; the second one gives up on what is under way too."""
+        self._interrupts += 1
+        if self._interrupts > 1:
+            for desk in self._desks:
+                desk.cancel()
+        self.stop(reason)
+
+    def wake(self) -> None:
+        """Let every desk look again at what it may do."""
         for desk in self._desks:
             desk.changed.set()
+
+    def give_up(self, lane: Lane, why: str, *, misconfigured: bool = False) -> None:
+        """Ask a lane nothing more; whoever waits for its answers goes on."""
+        if lane.down is None:
+            lane.down, lane.misconfigured = why, misconfigured
+            others = any(other.down is None for desk in self._desks for other in desk.lanes)
+            logger.log(logging.WARNING if others else logging.INFO, "%s: %s", lane.tally.name, why)
+        self.wake()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task whose bugs end the run instead of being lost."""
@@ -149,7 +163,7 @@ class Loop:
         if threading.current_thread() is threading.main_thread():
             for number, reason in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")):
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                    self._loop.add_signal_handler(number, self.stop, reason)
+                    self._loop.add_signal_handler(number, self.interrupt, reason)
                     caught.append(number)
         try:
             yield
@@ -211,6 +225,8 @@ class Loop:
             desk.changed.set()
         if not kept:
             self.stop("storage", self.log.failure)
+        if self.purse.budget is not None:
+            self.wake()  # what was reserved and not spent is free again
 
     def _close(self, job: Job) -> None:
         lane, before = job.lane, job.lane.finished
@@ -220,7 +236,7 @@ class Loop:
         if not job.batch.open:
             lane.finish_batches()
             if lane.finished != before:
-                self._wake()
+                self.wake()
 
     def claim(self, jobs: list[Job], told: Callable[[bool], None]) -> None:
         """Write that jobs are about to be sent: those sent for the first time together, the others one by one."""
@@ -256,7 +272,7 @@ class Loop:
             self._strike(job)
         self.purse.settle(job.reserved, 0.0)
         job.lane.open -= 1
-        desk.changed.set()
+        self.wake()
 
     # batches of texts
 
@@ -278,7 +294,7 @@ class Loop:
             self.stop("error", error)
         finally:
             del self._loads[lane]
-            self._wake()
+            self.wake()
 
     # telling
 

@@ -86,6 +86,13 @@ class EndpointSettings(Settings):
     batch: bool | None = None
     """Whether it takes batch files."""
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("write it as http://host:port/v1 or https://…")
+        return url.rstrip("/") if url else url
+
 
 class SettleSettings(Settings):
     """Stop asking about a text when further votes can change nothing. Annotators are then asked in the order listed."""

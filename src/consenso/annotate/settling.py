@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from consenso.annotate.settings import SettleSettings
+from consenso.annotate.sources import TextBatch
 from consenso.annotate.votelog import VoteLog
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ class Settling:
         return next((place for place, lane in enumerate(self._lanes) if lane.tally.name == name), -1)
 
     def for_lane(self, name: str) -> Settled:
-        """Return the function that tells, for a batch's text ids, which are settled before this annotator."""
+        """Return the function that tells which texts of a batch are settled before this annotator."""
 
-        def settled(ids: Sequence[str]) -> set[str]:
+        def settled(batch: TextBatch) -> set[str]:
             place = self._place(name)
             if place < self._settings.at_least:
                 return set()
-            votes = self._votes(ids, self._lanes[:place])
+            votes = self._votes(batch, self._lanes[:place])
             if self._settings.when == "posterior":
                 self._learn(votes)
                 return {text_id for text_id, said in votes.items() if self._posterior(said) >= self._settings.posterior}
@@ -54,13 +55,16 @@ class Settling:
 
         return settled
 
-    def _votes(self, ids: Sequence[str], lanes: Sequence[Lane]) -> dict[str, dict[str, str]]:
-        """Text id → annotator → its label (the majority of its repetitions)."""
+    def _votes(self, batch: TextBatch, lanes: Sequence[Lane]) -> dict[str, dict[str, str]]:
+        """Text id → annotator → its label (the majority of its repetitions); of these very texts, not of earlier ones."""
         found: dict[str, dict[str, Counter[str]]] = {}
-        wanted = set(ids)
         for lane in lanes:
-            for text_id, _, _, _, label, *_ in self._log.answers(lane.row, list(ids)):
-                if text_id in wanted and label is not None:
+            filed, digests = lane.filed(batch)
+            wanted: dict[tuple[str, bytes], list[str]] = {}
+            for text_id, file, digest in zip(batch.ids, filed, digests):
+                wanted.setdefault((file, digest), []).append(text_id)
+            for file, digest, _, _, label, *_ in self._log.answers(lane.row, sorted(filed), ranged=filed is batch.ids):
+                for text_id in wanted.get((file, digest), ()) if label is not None else ():
                     found.setdefault(text_id, {}).setdefault(lane.tally.name, Counter())[label] += 1
         return {t: {who: said.most_common(1)[0][0] for who, said in votes.items()} for t, votes in found.items()}
 

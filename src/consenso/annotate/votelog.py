@@ -9,6 +9,7 @@ which counts the requests. Nothing that was answered is asked again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 LONG_REPLY = 160
 """Characters above which a reply is stored compressed."""
+_MOST_INT = 2**63 - 1
 
 _LAYOUT = """
 CREATE TABLE askers (asker INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, name TEXT NOT NULL, record TEXT NOT NULL, at REAL NOT NULL);
@@ -165,12 +167,9 @@ class VoteLog(LogReader):
 
     def flush(self) -> None:
         """Write and commit everything that waits; raises `StorageError` where it cannot be written."""
-        while self._pending:
-            self.begin()
+        while self.begin():
             self.commit()
             self.tell()
-        with self._writing:  # another thread's commit may be under way
-            pass
         if self.failure is not None:
             raise self.failure
 
@@ -192,8 +191,15 @@ class VoteLog(LogReader):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._told = self._do(self._group)
-            except sqlite3.Error as error:
-                self._fail(error)
+            except BaseException as error:
+                if isinstance(error, Exception):
+                    self._fail(error)
+                    return True
+                self._roll_back()
+                self._pending.extendleft(reversed(self._group))
+                self._group = []
+                self._writing.release()
+                raise
         return True
 
     def commit(self) -> None:
@@ -222,8 +228,13 @@ class VoteLog(LogReader):
         """Whether something is not on disk yet."""
         return bool(self._pending or self._group)
 
-    def _fail(self, error: sqlite3.Error) -> None:
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, sqlite3.Error):
+            logger.error("%s: what was to be written cannot be", self.path, exc_info=error)
         self.failure = _storage(self.path, error)
+        self._roll_back()
+
+    def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("ROLLBACK")
 
@@ -314,8 +325,31 @@ class VoteLog(LogReader):
 
         self._put(deed)
 
+    async def written(self) -> bool:
+        """Wait until all that was put so far is on disk; False where it cannot be written.
+
+        For whoever shares the thread with a loop that writes the log: to `flush` there would block that loop.
+        """
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def deed(connection: sqlite3.Connection | None) -> Callable[[], None]:
+            return lambda: None if told.done() else told.set_result(connection is not None)
+
+        self._put(deed)
+        if self.on_pending is None:
+            with contextlib.suppress(ConsensoError):
+                self.flush()
+        return await told
+
+    def _do_later(self, statement: str, values: Sequence[Any] = ()) -> None:
+        def deed(connection: sqlite3.Connection | None) -> None:
+            if connection is not None:
+                connection.execute(statement, values)
+
+        self._put(deed)
+
     def _now(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run one statement and return its rows, once it is on disk."""
+        """Run one statement and return its rows, once it is on disk; not while a loop writes the log."""
         found: list[Any] = []
 
         def deed(connection: sqlite3.Connection | None) -> None:
@@ -332,7 +366,7 @@ class VoteLog(LogReader):
         """Return the row of an annotator as it asks now (model, prompt, labels, parameters …), made where it is new."""
         self._now(
             "INSERT INTO askers(digest, name, record, at) VALUES (?,?,?,?) ON CONFLICT(digest) DO UPDATE SET name=excluded.name",
-            (digest, name, json.dumps({**record, "digest_of": digest}, ensure_ascii=False, default=str), time.time()),
+            (digest, _text(name), _json({**record, "digest_of": digest}), time.time()),
         )
         return int(self._now("SELECT asker FROM askers WHERE digest=?", (digest,))[0][0])
 
@@ -340,22 +374,26 @@ class VoteLog(LogReader):
         """Keep a value under a name."""
         self._now(
             "INSERT INTO pins(name, value) VALUES (?,?) ON CONFLICT(name) DO UPDATE SET value=excluded.value",
-            (name, json.dumps(value, ensure_ascii=False)),
+            (name, _json(value)),
         )
 
     def note_batch(self, batch: str, asker: int, endpoint: str, status: str, record: Any) -> None:
-        """Record a batch file's state."""
-        self._now(
+        """Record a batch file's state; on disk with what is written next (`written`)."""
+        self._do_later(
             "INSERT INTO batches(batch, asker, endpoint, status, record, at) VALUES (?,?,?,?,?,?) "
             "ON CONFLICT(batch) DO UPDATE SET status=excluded.status, record=excluded.record",
-            (batch, asker, endpoint, status, json.dumps(record, ensure_ascii=False), time.time()),
+            (batch, asker, endpoint, status, _json(record), time.time()),
         )
 
     def end_batch(self, batch: str, *, paid: bool) -> None:
         """Free the questions a batch left unanswered; `paid`: they may have been processed (expired, cancelled)."""
         change = "batch=NULL, session=-1" if paid else "batch=NULL, session=-1, sent=sent-1"
-        self._now(f"UPDATE intents SET {change} WHERE batch=?", (batch,))
-        self._now("DELETE FROM intents WHERE session=-1 AND sent<=0")
+        self._do_later(f"UPDATE intents SET {change} WHERE batch=?", (batch,))
+        self._do_later("DELETE FROM intents WHERE session=-1 AND sent<=0")
+
+    def held_in_batches(self) -> dict[int, float]:
+        """Return asker → USD reserved for questions that wait in its batch files."""
+        return dict(self.read("SELECT asker, sum(reserved) FROM intents WHERE batch IS NOT NULL GROUP BY asker"))
 
     def free_bytes(self) -> int:
         """Return the room left on the log's disk."""
@@ -422,10 +460,30 @@ def _recover(connection: sqlite3.Connection, session: int) -> None:
 
 def _row(o: Outcome) -> tuple[Any, ...]:
     return (
-        *o.key, o.status, o.label, o.confidence, pack(o.reply), o.tokens_in, o.tokens_out, o.cost, o.latency_s,
-        o.requests, o.reasked, o.finish, o.fingerprint, o.probabilities, o.error, o.cut, time.time(),
-        *((0, 0.0) if o.known is None else (o.known, o.reserved)),
+        *o.key, o.status, _text(o.label), o.confidence, pack(o.reply), _count(o.tokens_in), _count(o.tokens_out), o.cost,
+        o.latency_s, o.requests, o.reasked, _text(o.finish), _text(o.fingerprint), _text(o.probabilities), _text(o.error),
+        o.cut, time.time(), *((0, 0.0) if o.known is None else (o.known, o.reserved)),
     )  # fmt: skip
+
+
+def _text(said: Any) -> str | None:
+    """What can be stored of a string from anywhere: lone surrogates replaced."""
+    if said is None:
+        return None
+    text = said if isinstance(said, str) else str(said)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _count(said: Any) -> int | None:
+    """A server's count, as far as SQLite's integers go; None where it is no number."""
+    try:
+        return None if said is None else max(-_MOST_INT, min(_MOST_INT, int(said)))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _json(value: Any) -> str | None:
+    return _text(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def pack(reply: str | None) -> str | bytes | None:
@@ -452,7 +510,7 @@ def _locked(path: Path) -> Any:
     return lock
 
 
-def _storage(path: Path, error: sqlite3.Error) -> ConsensoError:
+def _storage(path: Path, error: Exception) -> ConsensoError:
     text = str(error)
     if "not a database" in text or "malformed" in text:
         return DataError(f"{path} is no vote log ({text}); choose another file, or restore it from a copy")

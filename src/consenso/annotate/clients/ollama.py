@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from consenso.annotate.clients.openai import token_logprobs
-from consenso.annotate.clients.protocol import CallError, Question, Reply
+from consenso.annotate.clients.protocol import CallError, Question, Reply, checked
 
 _TOP_LEVEL = ("keep_alive", "think")
 
@@ -29,6 +29,7 @@ class OllamaClient:
             body |= {"logprobs": True, "top_logprobs": question.top_logprobs}
         return {**body, **(question.extra or {})}
 
+    @checked
     def read(self, answer: Any) -> Reply:
         """Return the reply of a finished chat."""
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from consenso.annotate.clients.protocol import CallError, Question, Reply
+from consenso.annotate.clients.protocol import CallError, Question, Reply, checked
 
 
 class OpenAIClient:
@@ -27,6 +27,7 @@ class OpenAIClient:
             body |= {"logprobs": True, "top_logprobs": question.top_logprobs}
         return {**body, **(question.extra or {})}
 
+    @checked
     def read(self, answer: Any) -> Reply:
         """Return the reply of a chat completion."""
         try:
@@ -34,8 +35,8 @@ class OpenAIClient:
             message = choice["message"]
         except (KeyError, IndexError, TypeError):
             raise CallError("body", "the answer is no chat completion", maybe_paid=True) from None
-        usage = answer.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
+        usage = _mapping(answer.get("usage"))
+        details = _mapping(usage.get("prompt_tokens_details"))
         content = message.get("content")
         return Reply(
             text=content if isinstance(content, str) or content is None else _joined(content),
@@ -44,13 +45,19 @@ class OpenAIClient:
             tokens_out=usage.get("completion_tokens"),
             cached=details.get("cached_tokens") or 0,
             fingerprint=answer.get("system_fingerprint"),
-            logprobs=token_logprobs((choice.get("logprobs") or {}).get("content")),
+            logprobs=token_logprobs(_mapping(choice.get("logprobs")).get("content")),
             refusal=message.get("refusal"),
         )
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _joined(parts: Any) -> str:
     """Content that comes in parts: [{type: text, text: …}, …]."""
+    if not isinstance(parts, list):
+        raise TypeError("content is neither text nor parts")
     return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
 
 
@@ -59,8 +66,11 @@ def token_logprobs(tokens: Any) -> list[tuple[str, list[tuple[str, float]]]] | N
     if not isinstance(tokens, list) or not tokens:
         return None
     found = []
-    for token in tokens:
-        others = {one["token"]: float(one["logprob"]) for one in token.get("top_logprobs") or ()}
-        others.setdefault(token["token"], float(token["logprob"]))
-        found.append((token["token"], list(others.items())))
+    try:
+        for token in tokens:
+            others = {one["token"]: float(one["logprob"]) for one in token.get("top_logprobs") or ()}
+            others.setdefault(token["token"], float(token["logprob"]))
+            found.append((token["token"], list(others.items())))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # of another shape: the reply counts nevertheless
     return found

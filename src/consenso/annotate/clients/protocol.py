@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -65,6 +66,34 @@ class Reply:
     """The provider's own field for refusals."""
     limits: dict[str, str] | None = None
     """x-ratelimit-* headers, where there are any."""
+
+
+def checked(read: Callable[[Any, Any], Reply]) -> Callable[[Any, Any], Reply]:
+    """Make a client's `read` raise `CallError` ("body") on an answer of any other shape, and keep counts only if they are counts."""
+
+    @functools.wraps(read)
+    def reading(client: Any, answer: Any) -> Reply:
+        try:
+            reply = read(client, answer)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise CallError(
+                "body", f"the answer has another shape than a chat's ({error!r})", maybe_paid=True
+            ) from None
+        if not (reply.text is None or isinstance(reply.text, str)):
+            raise CallError("body", "the answer's content is no text", maybe_paid=True)
+        reply.tokens_in, reply.tokens_out = _count(reply.tokens_in), _count(reply.tokens_out)
+        reply.cached = _count(reply.cached) or 0
+        for name in ("finish", "fingerprint", "refusal"):
+            value = getattr(reply, name)
+            setattr(reply, name, value if value is None or isinstance(value, str) else str(value))
+        return reply
+
+    return reading
+
+
+def _count(value: Any) -> int | None:
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53
+    return int(value) if whole else None
 
 
 class Client(Protocol):

@@ -123,7 +123,7 @@ class Transport:
                     raise CallError("timeout", "the upload was not answered in time") from None
                 except (aiohttp.ClientError, ConnectionError) as error:
                     raise CallError("connection", _reason(error)) from None
-        return json.loads(answer)
+        return _decoded(answer)
 
     async def lines(self, path: str) -> AsyncIterator[bytes]:
         """Yield the lines of a file below the base URL; raises `CallError`."""
@@ -150,11 +150,11 @@ class Transport:
 
     async def get(self, path: str) -> Any:
         """Return decoded JSON of a GET below the base URL; raises `CallError`."""
-        content = await self.call("GET", path)
-        try:
-            return json.loads(content)
-        except ValueError:
-            raise CallError("body", f"the answer is no JSON: {_start(content)}") from None
+        return _decoded(await self.call("GET", path))
+
+    async def post(self, path: str, body: Any) -> Any:
+        """Post JSON below the base URL and return the decoded JSON; raises `CallError`."""
+        return _decoded(await self.call("POST", path, data=json.dumps(body).encode()))
 
     async def call(self, method: str, path: str, **options: Any) -> bytes:
         """Make any other request below the base URL and return the body; raises `CallError`."""
@@ -168,10 +168,21 @@ class Transport:
                 if response.status >= 300:
                     raise failure(response.status, content, response.headers, self._key)
                 return content
+        except aiohttp.ConnectionTimeoutError:
+            raise CallError("connection", f"no connection to {self._base} within 15 s") from None
         except TimeoutError:
-            raise CallError("timeout", f"no answer within {self.timeout_s:g} s") from None
-        except (aiohttp.ClientError, ConnectionError) as error:
+            raise CallError("timeout", f"no answer within {self.timeout_s:g} s", maybe_paid=True) from None
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             raise CallError("connection", _reason(error)) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise CallError("connection", _reason(error), maybe_paid=True) from None
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise CallError("body", f"the answer is no JSON: {_start(content)}", maybe_paid=True) from None
 
 
 def _proxy_for(url: str) -> str | None:

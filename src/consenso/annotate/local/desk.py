@@ -44,13 +44,11 @@ class LocalDesk(Place):
                 lane.asker.answer, [job.text for job in jobs], [job.offered for job in jobs]
             )
         except ConsensoError as error:
-            lane.down = str(error)
+            loop.give_up(lane, str(error), misconfigured=True)
         except Exception as error:
             logger.info("%s", lane.tally.name, exc_info=True)
-            lane.down = f"raised {type(error).__name__}: {error}"
+            loop.give_up(lane, f"raised {type(error).__name__}: {error}", misconfigured=True)
         if lane.down is not None:
-            lane.misconfigured = True
-            logger.warning("%s: %s", lane.tally.name, lane.down)
             for job in jobs:
                 loop.give_back(self, job)
             return
