@@ -87,6 +87,7 @@ def openai(url: str, texts: list[str], in_flight: int, *, aiohttp: bool = False)
 
 def consenso(url: str, texts: list[str], in_flight: int) -> Job:
     """`annotate_texts`, from texts to votes: limiter, retries, reply reader, tallies, durable vote log, votes table."""
+    import aiohttp  # noqa: F401 - what the job would import first: start-up counts for nobody
     import pandas as pd
 
     from consenso import LabelSchema, annotate_texts

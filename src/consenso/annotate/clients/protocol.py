@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -68,6 +69,11 @@ class Reply:
     """x-ratelimit-* headers, where there are any."""
 
 
+_NONE = type(None)
+_TEXTS = frozenset({str, _NONE})
+_words = operator.attrgetter("finish", "fingerprint", "refusal")
+
+
 def checked(read: Callable[[Any, Any], Reply]) -> Callable[[Any, Any], Reply]:
     """Make a client's `read` raise `CallError` ("body") on an answer of any other shape, and keep counts only if they are counts."""
 
@@ -79,13 +85,14 @@ def checked(read: Callable[[Any, Any], Reply]) -> Callable[[Any, Any], Reply]:
             raise CallError(
                 "body", f"the answer has another shape than a chat's ({error!r})", maybe_paid=True
             ) from None
-        if not (reply.text is None or isinstance(reply.text, str)):
+        if not isinstance(reply.text, (str, _NONE)):
             raise CallError("body", "the answer's content is no text", maybe_paid=True)
-        reply.tokens_in, reply.tokens_out = _count(reply.tokens_in), _count(reply.tokens_out)
-        reply.cached = _count(reply.cached) or 0
-        for name in ("finish", "fingerprint", "refusal"):
+        if type(reply.tokens_in) is not int or type(reply.tokens_out) is not int or type(reply.cached) is not int:
+            reply.tokens_in, reply.tokens_out = _count(reply.tokens_in), _count(reply.tokens_out)
+            reply.cached = _count(reply.cached) or 0
+        for name in ("finish", "fingerprint", "refusal") if not _TEXTS.issuperset(map(type, _words(reply))) else ():
             value = getattr(reply, name)
-            setattr(reply, name, value if value is None or isinstance(value, str) else str(value))
+            setattr(reply, name, value if isinstance(value, (str, _NONE)) else str(value))
         return reply
 
     return reading
