@@ -278,7 +278,7 @@ def _plan_votes(experiment: Path, out: Path | None, changes: tuple[str, ...], as
         click.echo("no LLM is asked: embedded, local and imported annotators cost nothing")
         return
     for row in rows:
-        cost = "cost unknown" if row["cost"] is None else "free"
+        cost = "cost unknown" if row["cost"] is None else "free" if row["to_ask"] else "nothing to pay"
         if row["most"]:
             cost = f"about {row['cost']:.4f} USD (at most {row['most']:.4f})"
         time = f", {duration(row['seconds'])}" if row["seconds"] else ""

@@ -46,6 +46,13 @@ def _with_place(template: str) -> str:
     return template
 
 
+def checked_url(url: str | None) -> str | None:
+    """Return a base URL without a slash at its end; `ValueError` where it does not begin as one."""
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise ValueError("write it as http://host:port/v1 or https://…")
+    return url.rstrip("/") if url else url
+
+
 _DECODING = {
     "temperature",
     "top_p",
@@ -161,9 +168,7 @@ class LLMAnnotator(Settings):
     @field_validator("base_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError("write it as http://host:port/v1 or https://…")
-        return url.rstrip("/") if url else url
+        return checked_url(url)
 
     @model_validator(mode="after")
     def _variant_names(self) -> Self:

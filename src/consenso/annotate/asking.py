@@ -72,7 +72,7 @@ def annotate_texts(
         schema = LabelSchema.from_names([str(name) for name in schema])
     texts = check(texts, TEXTS)
     if texts.empty:
-        raise DataError("texts: the frame has no rows")
+        raise DataError("texts: the frame has no rows; give at least one text")
     if blank := int((texts["text"].astype(str).str.strip() == "").sum()):
         raise DataError(
             f"texts: {blank} of {len(texts)} texts are empty; leave them out, nothing can be said about them"
@@ -157,7 +157,9 @@ def make_voters(
     seen: dict[str, str] = {}
     for asker in local:
         if (other := seen.setdefault(asker.digest, asker.name)) != asker.name:
-            raise ConfigError(f"annotators {other!r} and {asker.name!r} are the same: one answer would count twice")
+            raise ConfigError(
+                f"annotators {other!r} and {asker.name!r} are the same: one answer would count twice; leave one out, or give a function another version"
+            )
     return Voters(make_askers(settings, schema, environment, base=base, drawn=drawn), local, environment)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from consenso.annotate.annotators import AnyAnnotator
+from consenso.annotate.annotators import AnyAnnotator, checked_url
 from consenso.settings import Settings
 
 
@@ -89,9 +89,7 @@ class EndpointSettings(Settings):
     @field_validator("base_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError("write it as http://host:port/v1 or https://…")
-        return url.rstrip("/") if url else url
+        return checked_url(url)
 
 
 class SettleSettings(Settings):

@@ -191,10 +191,9 @@ class VoteLog(LogReader):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._told = self._do(self._group)
-            except BaseException as error:
-                if isinstance(error, Exception):
-                    self._fail(error)
-                    return True
+            except Exception as error:  # noqa: BLE001 - whatever it is, `tell` must release the lock and say so
+                self._fail(error)
+            except BaseException:
                 self._roll_back()
                 self._pending.extendleft(reversed(self._group))
                 self._group = []
