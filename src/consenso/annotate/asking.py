@@ -158,7 +158,8 @@ def make_voters(
     for asker in local:
         if (other := seen.setdefault(asker.digest, asker.name)) != asker.name:
             raise ConfigError(
-                f"annotators {other!r} and {asker.name!r} are the same: one answer would count twice; leave one out, or give a function another version"
+                f"annotators {other!r} and {asker.name!r} are the same: one answer would count twice; leave one out, or give a "
+                "function another version"
             )
     return Voters(make_askers(settings, schema, environment, base=base, drawn=drawn), local, environment)
 
