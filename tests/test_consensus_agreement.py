@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import krippendorff
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from scipy.stats import t
 from sklearn.metrics import (
     accuracy_score,
     cohen_kappa_score,
@@ -15,11 +21,21 @@ from sklearn.metrics import (
 )
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
-from consenso.consensus import UNDECIDED, annotator_quality, decide, measure_agreement, score_against_gold
-from consenso.consensus.agreement import collapse_repetitions, fleiss_and_alpha, panel_columns
-from consenso.consensus.resampling import apply_measure, find_patterns, percentile_interval, resample
+from consenso.consensus import (
+    UNDECIDED,
+    annotator_quality,
+    decide,
+    measure_agreement,
+    pair_agreement,
+    resampling,
+    score_against_gold,
+)
+from consenso.consensus.agreement import alpha_of, annotators_per_text, collapse_repetitions, landis_koch
+from consenso.consensus.panel_agreement import MEASURES, effective_votes, ordinal_draws, panel_draws, panel_of
+from consenso.consensus.resampling import find_patterns, percentile_interval, resample
 from consenso.consensus.votematrix import code_votes
 from consenso.errors import ConfigError, DataError, JoinError
+from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from making import shared
 
@@ -111,13 +127,94 @@ def test_a_crowd_where_each_tweet_has_other_workers_agrees_with_krippendorff():
     assert point(found, "fleiss") == pytest.approx(fleiss_kappa(counts), abs=1e-12)  # exactly 20 votes each
 
 
+def by_the_definition(codes, K):
+    """AC1 and Brennan–Prediger, pair of votes by pair of votes; −1 is missing."""
+    agreeing, shares = [], []
+    for row in codes:
+        given = row[row >= 0]
+        if len(given):
+            shares.append([(given == k).mean() for k in range(K)])
+        if len(given) > 1:
+            agreeing.append(np.mean([a == b for a, b in combinations(given, 2)]))
+    observed, pi = np.mean(agreeing), np.mean(shares, axis=0)
+    chance = sum(p * (1 - p) for p in pi) / (K - 1)
+    return (observed - chance) / (1 - chance), (observed - 1 / K) / (1 - 1 / K)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(3, 60),
+    annotators=st.integers(2, 7),
+    K=st.integers(2, 9),
+    missing=st.sampled_from([0, 0.2, 0.6]),
+)
+def test_random_panels_agree_with_the_libraries_and_the_definitions(seed, n, annotators, K, missing):
+    frame, codes = panel(seed, n=n, annotators=annotators, K=K, missing=missing)
+    names = [f"class {k}" for k in range(K)]
+    found = measure_agreement(frame, labels=LabelSchema.from_names(names), bootstrap=0, ordered=True)
+    counts = np.stack([(codes == k).sum(axis=1) for k in range(K)], axis=1)
+    pairable = counts[counts.sum(axis=1) > 1]
+    if not len(pairable) or (pairable.sum(axis=0) > 0).sum() < 2:
+        assert np.isnan(point(found, "alpha"))
+        return
+    for level in ("nominal", "ordinal", "interval"):
+        theirs = krippendorff.alpha(value_counts=counts, level_of_measurement=level)
+        assert point(found, "alpha" if level == "nominal" else f"alpha_{level}") == pytest.approx(theirs, abs=1e-12)
+    assert (point(found, "ac1"), point(found, "brennan_prediger")) == pytest.approx(
+        by_the_definition(codes, K), abs=1e-12
+    )
+    if not missing:
+        assert point(found, "fleiss") == pytest.approx(fleiss_kappa(counts), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["nominal", "ordinal", "interval"])
+def test_labels_that_are_numbers_are_ordered_and_spaced_by_them(metric):
+    numbers = np.array([1, 2, 5, 10])  # as text 10 comes before 2
+    _, codes = panel(4, K=4, missing=0.3)
+    columns = {f"m{a}": [str(numbers[c]) if c >= 0 else "." for c in codes[:, a]] for a in range(4)}
+    theirs = krippendorff.alpha(np.where(codes < 0, np.nan, numbers[codes]).T, level_of_measurement=metric)
+    assert alpha_of(code_votes(votes(columns)), metric) == pytest.approx(theirs, abs=1e-12)
+
+
 # published and worked out by hand
 
 
 def test_the_published_example_with_missing_votes():
-    found = measure_agreement(votes(PUBLISHED), bootstrap=0)
+    found = measure_agreement(votes(PUBLISHED), bootstrap=0, ordered=True)
     assert point(found, "alpha") == pytest.approx(0.743, abs=5e-4)  # Krippendorff (2011), section C
-    assert point(found, "fleiss") == pytest.approx(0.76117, abs=5e-6)  # irrCAC, fleiss.kappa.raw(cac.raw4raters)
+    assert point(found, "alpha_ordinal") == pytest.approx(0.815, abs=5e-4)  # the same, section D
+    assert point(found, "alpha_interval") == pytest.approx(0.849, abs=5e-4)
+    # overview of irrCAC (Gwet), *.raw(cac.raw4raters)
+    assert point(found, "fleiss") == pytest.approx(0.76117, abs=5e-6)
+    assert point(found, "ac1") == pytest.approx(0.77544, abs=5e-6)
+    assert point(found, "brennan_prediger") == pytest.approx(0.77273, abs=5e-6)
+
+
+# Fleiss (1971): how many of six psychiatrists gave 15 patients each of five diagnoses
+DIAGNOSES = """00060 03003 01401 00006 03030 20400 00402 20310 20040 00006 10050 11040 03300 10050 02031"""
+
+
+def test_the_published_example_of_six_psychiatrists():
+    rows = [
+        (text, f"psychiatrist {annotator}", str(label))
+        for text, counts in enumerate(DIAGNOSES.split())
+        for annotator, label in enumerate(np.repeat(range(5), [int(number) for number in counts]))
+    ]
+    frame = pd.DataFrame(rows, columns=["text_id", "annotator", "label"])
+    found = measure_agreement(frame)
+    # overview of irrCAC (Gwet), *.dist(distrib.6raters): value and standard error (linearised, not the jackknife's)
+    published = {
+        "ac1": (0.4448007, 0.08418757),
+        "fleiss": (0.4139265, 0.08119291),
+        "alpha": (0.4204384, 0.08243228),
+        "brennan_prediger": (0.4388889, 0.08312142),
+    }
+    for measure, (expected, error) in published.items():
+        row = value(found, measure)
+        assert row["value"] == pytest.approx(expected, abs=5e-8)
+        half = np.log((1 - row["low"]) / (1 - row["value"]))
+        assert half * (1 - expected) / 2.1448 == pytest.approx(error, rel=0.1)  # t with 14 degrees of freedom
 
 
 def test_two_annotators_by_hand():
@@ -152,7 +249,8 @@ def test_chance_corrected_agreement_on_one_label_is_missing():
 
 def test_one_annotator_has_no_agreement_but_rows_that_say_so():
     found = measure_agreement(votes({"a": "x y x"}), bootstrap=10)
-    assert set(found["measure"]) == {"raw", "cohen", "fleiss", "alpha", "specific"}
+    panel_measures = {"fleiss", "alpha", "ac1", "brennan_prediger", "effective_votes"}
+    assert set(found["measure"]) == {"raw", "cohen", "specific"} | panel_measures
     assert found["value"].isna().all()
     assert (found["n"] == 0).all()
 
@@ -168,6 +266,79 @@ def test_one_text_has_a_value_and_no_interval():
     assert row[["low", "high"]].isna().all()
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": "x y x y", "b": "x x x x"},  # b is constant
+        {"a": "x y x y", "b": "x y x y", "c": "x y y y"},  # a and b are the same
+        {"a": "x", "b": "y"},
+        {"a": "x . y", "b": ". y ."},  # never the same text
+        {"ä": "да нет да нет", "ж × 1": "да да нет нет"},
+        {f"a{i:03d}": "." * i + "xy"[i % 2] * 2 for i in range(300)},
+    ],
+)
+@pytest.mark.parametrize("intervals", ["jackknife", "bootstrap"])
+def test_odd_panels_give_rows_with_null_or_bounded_values(columns, intervals):
+    columns = {name: labels if " " in labels else list(labels) for name, labels in columns.items()}
+    found = measure_agreement(votes(columns), ordered=True, intervals=intervals, bootstrap=50)
+    assert not found.duplicated(["measure", "scope"]).any()
+    known = found[found["value"].notna() & found["measure"].ne("effective_votes")]
+    assert known["value"].between(-1 - 1e-12, 1).all()
+    known = known[known["low"].notna()]
+    assert (known["low"] <= known["high"]).all()
+
+
+def test_five_hundred_labels():
+    frame, codes = panel(6, n=400, K=500, missing=0.2)
+    found = measure_agreement(frame, ordered=True)
+    theirs = krippendorff.alpha(np.where(codes < 0, np.nan, codes).T, level_of_measurement="nominal")
+    assert point(found, "alpha") == pytest.approx(theirs, abs=1e-12)
+    assert found.loc[found["scope"] == "all", ["low", "high"]].notna().all(axis=None)
+
+
+def test_of_very_many_pairs_those_with_the_most_texts_have_rows_and_all_count_in_the_mean():
+    columns = {f"a{i:03d}": ["x", "y", "." if i % 2 else "x"] for i in range(120)}  # 7,140 pairs; 1,770 share 3 texts
+    found = measure_agreement(votes(columns))
+    rows = found[(found["measure"] == "raw") & (found["scope"] != "all")]
+    assert len(rows) == 5000
+    assert (rows["n"] == 3).sum() == 1770
+    assert value(found, "raw")["value"] == 1
+
+
+def test_a_label_that_nobody_gave_counts_in_ac1_and_brennan_prediger():
+    frame = votes({"a": "x x x y", "b": "x x y y"})
+    seen, three = (
+        measure_agreement(frame, labels=LabelSchema.from_names(names), bootstrap=0) for names in ("xy", "xyz")
+    )
+    assert point(seen, "brennan_prediger") == pytest.approx((0.75 - 1 / 2) / (1 / 2))
+    assert point(three, "brennan_prediger") == pytest.approx((0.75 - 1 / 3) / (2 / 3))
+    # π = 5/8, 3/8: Σ π (1 − π) = 30/64
+    assert point(three, "ac1") == pytest.approx((0.75 - 15 / 64) / (1 - 15 / 64))
+    assert point(three, "alpha") == point(seen, "alpha")
+
+
+def test_effective_votes_follow_from_alpha_and_the_votes_per_text():
+    found = measure_agreement(votes(PUBLISHED))
+    alpha = value(found, "alpha")
+    n = 41 / 12
+    row = value(found, "effective_votes")
+    for end, other in (("value", "value"), ("low", "high"), ("high", "low")):
+        assert row[end] == pytest.approx(n / (1 + (n - 1) * alpha[other]))
+    assert effective_votes(3, -0.4) == 3
+    assert effective_votes(3, 1.0) == 1
+    tied = pd.concat([repeated(), repeated().assign(text_id=lambda f: f["text_id"] + 3)])
+    assert annotators_per_text(code_votes(tied)) == 2  # a tie of an annotator with itself is a valid vote of it
+
+
+@pytest.mark.parametrize(
+    ("kappa", "word"),
+    [(-0.01, "poor"), (0, "slight"), (0.2, "slight"), (0.21, "fair"), (0.4, "fair"), (0.6, "moderate"),
+     (0.8, "substantial"), (0.81, "almost perfect"), (1, "almost perfect"), (float("nan"), "undefined")],
+)  # fmt: skip
+def test_the_words_of_landis_and_koch(kappa, word):
+    assert landis_koch(kappa) == word
+
+
 def test_pairs_without_a_common_text_have_no_row():
     found = measure_agreement(votes({"a": "x y . .", "b": "x x x y", "c": ". . x x"}), bootstrap=0)
     assert set(found.loc[found["measure"] == "raw", "scope"]) == {"all", "a × b", "b × c"}
@@ -180,21 +351,21 @@ def test_invalid_votes_are_missing_votes():
     pd.testing.assert_frame_equal(measure_agreement(frame, bootstrap=9), measure_agreement(with_invalid, bootstrap=9))
 
 
-def test_names_and_orders_do_not_matter_not_even_for_the_intervals():
+@pytest.mark.parametrize("intervals", ["jackknife", "bootstrap"])
+def test_names_and_orders_do_not_matter_not_even_for_the_intervals(intervals):
     frame, _ = panel(1, missing=0.2)
-    before = measure_agreement(frame, bootstrap=200)
+    before = measure_agreement(frame, bootstrap=200, intervals=intervals)
     renamed = frame.sample(frac=1, random_state=0).assign(
         annotator=lambda f: f["annotator"].map({"m0": "z", "m1": "y", "m2": "x", "m3": "w"}),
         label=lambda f: f["label"].map({"class 0": "r", "class 1": "q", "class 2": "p"}),
     )
-    after = measure_agreement(renamed, bootstrap=200)
+    after = measure_agreement(renamed, bootstrap=200, intervals=intervals)
     numbers = ["value", "low", "high", "n"]
-    for measure in ("raw", "cohen", "fleiss", "alpha"):
-        assert value(before, measure)[numbers].tolist() == pytest.approx(
-            value(after, measure)[numbers].tolist(), abs=1e-12
-        )
-    mine, theirs = value(before, "cohen", "m0 × m2"), value(after, "cohen", "x × z")
-    assert mine[numbers].tolist() == pytest.approx(theirs[numbers].tolist(), abs=1e-12)
+    scopes = {"class 0": "r", "m0 × m2": "x × z"}
+    for measure, scope in zip(before["measure"], before["scope"]):
+        if scope in ("all", *scopes):
+            mine, theirs = value(before, measure, scope), value(after, measure, scopes.get(scope, scope))
+            assert mine[numbers].tolist() == pytest.approx(theirs[numbers].tolist(), abs=1e-12)
 
 
 # repetitions
@@ -250,20 +421,98 @@ def test_collapsing_repetitions_equals_doing_it_by_hand():
 
 
 def test_each_draw_is_the_measure_of_the_drawn_texts():
-    frame, codes = panel(3, n=50, missing=0.3, K=2)
-    single, _ = collapse_repetitions(code_votes(frame))
-    first, sizes = find_patterns(single.text, single.annotator * 2 + single.label)
-    assert sizes.sum() == len(set(frame["text_id"]))
-    drawn = resample(sizes, 5, [0, 1])
-    assert (drawn.counts.sum(axis=1) == sizes.sum()).all()
-    texts = single.text_ids[np.unique(single.text)[first]].to_numpy()
-    counts = np.stack([(codes[texts] == k).sum(axis=1) for k in (0, 1)], axis=1).astype(float)
-    values, draws = apply_measure(drawn, panel_columns(counts), lambda sums: fleiss_and_alpha(sums, 2))
-    assert values[1] == pytest.approx(point(measure_agreement(frame, bootstrap=0), "alpha"), abs=1e-12)
-    for row, weights in zip(draws, drawn.counts, strict=True):
-        resampled = np.repeat(codes[texts], weights, axis=0).astype(float)
-        resampled[resampled < 0] = np.nan
-        assert row[1] == pytest.approx(krippendorff.alpha(resampled.T, level_of_measurement="nominal"), abs=1e-12)
+    frame, codes = panel(3, n=50, missing=0.3, K=3)
+    panels = panel_of(code_votes(frame))
+    drawn = resample(panels.sizes.astype(int), 5, [0, 1])
+    assert (drawn.counts.sum(axis=1) == len(set(frame["text_id"]))).all()
+    draws, ordinal = panel_draws(panels, drawn.counts), ordinal_draws(panels, drawn.counts)
+    for row, rank, weights in zip(draws, ordinal, drawn.counts, strict=True):
+        counts = np.repeat(panels.counts.toarray(), weights, axis=0)
+        for found, level in (
+            (row[1], "nominal"),
+            (rank[0], "ordinal"),
+            (row[MEASURES.index("alpha_interval")], "interval"),
+        ):
+            theirs = krippendorff.alpha(value_counts=counts, level_of_measurement=level)
+            assert found == pytest.approx(theirs, abs=1e-12)
+
+
+def test_jackknife_intervals_are_those_of_measuring_again_without_each_text():
+    frame, _ = panel(8, n=25, K=3, missing=0.3)
+    again = frame[frame["text_id"] < 12].sample(frac=0.7, random_state=0).assign(repetition=1)
+    again["label"] = np.where(np.arange(len(again)) % 3 == 0, "class 0", again["label"])
+    frame = pd.concat([frame.assign(repetition=0), again])
+    schema = LabelSchema.from_names(["class 0", "class 1", "class 2"])
+    rows = ["measure", "scope"]
+    found = measure_agreement(frame, labels=schema, ordered=True).set_index(rows)
+    left_out = pd.concat(
+        [
+            measure_agreement(frame[frame["text_id"] != text], labels=schema, ordered=True, bootstrap=0)
+            for text in frame["text_id"].unique()
+        ]
+    )
+    left_out = left_out.pivot_table(index=rows, values="value", aggfunc=list, dropna=False)["value"]
+    for key, row in found.iterrows():
+        if key[0] == "effective_votes" or (key[0] == "raw" and key[1] != "all"):
+            continue  # of alpha; Wilson's
+        x, n = row["value"], row["n"]
+        values = np.array(left_out[key])
+        within = key[1] != "all"  # texts that a pair, a label or an annotator lacks do not move it, nor count
+        squares = ((values - x) ** 2).sum() - (0 if within else len(values) * (values.mean() - x) ** 2)
+        number = n if within else len(values)
+        error = np.sqrt((number - 1) / number * squares)
+        if within:
+            moved = values[np.abs(values - x) > 1e-15]
+            centre = (moved.sum() + (n - len(moved)) * x) / n
+            error = np.sqrt((n - 1) / n * (squares - n * (centre - x) ** 2))
+        share = key[0] in ("raw", "specific", "consistency")
+        if key[0] == "consistency" and not within:
+            error = np.sqrt(
+                (n - 1) / n * (((values - x) ** 2).sum() - n * ((values.sum() - (len(values) - n) * x) / n - x) ** 2)
+            )
+        slope = x * (1 - x) if share else 1 - x
+        half = t.ppf(0.975, n - 1) * error / slope
+        expected = expit(logit(x) + np.array([-half, half])) if share else 1 - (1 - x) * np.exp([half, -half])
+        assert [row["low"], row["high"]] == pytest.approx(np.maximum(expected, -1), abs=1e-9), key
+
+
+def test_large_crowds_are_counted_as_small_ones(monkeypatch):
+    """Tables of pairs too large for one array are sorted: the same rows."""
+    frame, _ = panel(9, annotators=6, missing=0.5)
+    before = measure_agreement(frame)
+    monkeypatch.setattr(pair_agreement, "TABLE", 0)
+    pd.testing.assert_frame_equal(before, measure_agreement(frame))
+
+
+def test_both_ways_of_finding_patterns_agree(monkeypatch):
+    frame, _ = panel(10, n=300, missing=0.3)
+    coded = code_votes(frame)
+    first, sizes = find_patterns(coded.text, coded.label)
+    monkeypatch.setattr(resampling, "TABLE", 1)
+    other_first, other_sizes = find_patterns(coded.text, coded.label)
+    assert first.tolist() == other_first.tolist()
+    assert sizes.tolist() == other_sizes.tolist()
+    assert len(first) < 50
+
+
+def test_perfect_agreement_is_not_certain():
+    few, many = (measure_agreement(votes({"a": "x y " * n, "b": "x y " * n})) for n in (5, 500))
+    for measure, chance in (("cohen", 0.5), ("fleiss", 0.5), ("ac1", 0.5), ("raw", 0)):
+        for frame, n in ((few, 10), (many, 1000)):
+            row = value(frame, measure)
+            assert (row["value"], row["high"]) == (1, 1)
+            assert row["low"] == pytest.approx(1 - (1 - wilson(n, n)[0]) / (1 - chance))
+
+
+def test_bootstrap_and_jackknife_intervals_are_alike_with_many_texts():
+    frame, _ = panel(11, n=3000, missing=0.2)
+    one, other = (
+        measure_agreement(frame, ordered=True, intervals=i, bootstrap=2000) for i in ("jackknife", "bootstrap")
+    )
+    assert one["value"].tolist() == pytest.approx(other["value"].tolist(), abs=1e-12)
+    width = one["high"] - one["low"]
+    assert ((other["high"] - other["low"]) / width).between(0.9, 1.1).all()
+    assert ((one["low"] - other["low"]).abs() < 0.1 * width).all()
 
 
 def test_the_interval_of_raw_agreement_is_the_binomial_one():
@@ -276,7 +525,7 @@ def test_the_interval_of_raw_agreement_is_the_binomial_one():
 
 def test_the_interval_of_kappa_is_that_of_a_plain_bootstrap():
     frame, codes = panel(5, n=150, annotators=2)
-    row = value(measure_agreement(frame, bootstrap=3000), "cohen")
+    row = value(measure_agreement(frame, bootstrap=3000, intervals="bootstrap"), "cohen")
     rng = np.random.default_rng(99)
     plain = []
     for _ in range(3000):
@@ -306,12 +555,13 @@ def test_an_interval_is_missing_where_the_measure_often_is():
     assert np.isnan(percentile_interval(draws, np.array([1, 1, 1]))[0]).all()
 
 
-def test_the_seed_decides_the_intervals_and_nothing_else():
+def test_the_seed_decides_the_bootstrap_and_nothing_else():
     frame, _ = panel(2)
-    one, again, other = (measure_agreement(frame, bootstrap=100, seed=s) for s in (1, 1, 2))
+    one, again, other = (measure_agreement(frame, bootstrap=100, seed=s, intervals="bootstrap") for s in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
     assert (one["low"] != other["low"]).any()
     assert one["value"].equals(other["value"])
+    pd.testing.assert_frame_equal(measure_agreement(frame, seed=1), measure_agreement(frame, seed=2, bootstrap=9))
 
 
 def test_no_draws_no_intervals():
@@ -322,6 +572,8 @@ def test_no_draws_no_intervals():
 def test_wrong_input_is_one_clear_line():
     with pytest.raises(ConfigError, match="bootstrap must be 0"):
         measure_agreement(votes(PUBLISHED), bootstrap=-1)
+    with pytest.raises(ConfigError, match="intervals must be one of auto, jackknife, bootstrap; found 'bca'"):
+        measure_agreement(votes(PUBLISHED), intervals="bca")
     with pytest.raises(DataError, match="unknown label '3'"):
         measure_agreement(votes(PUBLISHED), labels=LabelSchema.from_names(["1", "2"]))
 

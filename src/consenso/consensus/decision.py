@@ -7,10 +7,19 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from consenso.consensus.methods import METHODS
-from consenso.consensus.settings import ProblematicRule, Ties, unknown_method, wrong_choice
-from consenso.consensus.votematrix import CodedVotes, Count, Options, code_votes, label_shares, vote_numbers
-from consenso.errors import ConfigError
+from consenso.consensus.methods import METHODS, Options
+from consenso.consensus.settings import DEFAULT, ProblematicRule, Ties, unknown_method, wrong_choice
+from consenso.consensus.targets import threshold_for
+from consenso.consensus.votematrix import (
+    CodedVotes,
+    Count,
+    code_votes,
+    label_shares,
+    positions,
+    shown,
+    vote_numbers,
+)
+from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.labels import LabelSchema
 from consenso.tables import LABELS, check
 
@@ -25,52 +34,84 @@ EQUAL = 1e-9
 
 
 def decide(
-    votes: pd.DataFrame,
-    method: str = "majority",
+    votes: Any,
+    method: str = DEFAULT,
     *,
     labels: LabelSchema | None = None,
     texts: Any = None,
     threshold: float | None = None,
     ties: Ties = "undecided",
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | str | None = None,
+    families: Mapping[str, str] | None = None,
+    gold: Any = None,
+    probabilities: Any = None,
     count: Count = "annotator",
+    iterations: int = 500,
     seed: int = 0,
     problematic: ProblematicRule | None = None,
-    probabilities: Any = None,
 ) -> pd.DataFrame:
     """Turn votes into one label per text.
 
-    `votes`: text_id, annotator, label, and optionally repetition and status; votes without a label or with a status
-    other than ok do not count. `labels` None: the distinct labels of the votes, sorted. `texts` (ids or a TEXTS frame):
-    the texts to cover, in this order; None: those in votes, sorted. `threshold`: the winner's smallest share.
-    `count`: "annotator" averages an annotator's repetitions, "vote" pools all votes.
+    `votes`: text_id, annotator, label, and optionally repetition and status (a frame, Parquet files or `CodedVotes`);
+    votes without a label or with a status other than ok do not count. `labels` None: the distinct labels of the votes,
+    sorted. `texts` (ids or a TEXTS frame): the texts to cover, in this order; None: those in votes, sorted.
+    `threshold`: the winner's smallest share. `count`: "annotator" averages an annotator's repetitions, "vote" pools all
+    votes. For the methods that read them: `weights` (annotator → weight, "gold" or "votes"), `families` (annotator →
+    model family), `gold` (series by text id, or a TEXTS frame: labels that may be used), `probabilities` (frame by text
+    id with a column per label, or an array in the order of the texts). `iterations`: the most of a method that iterates.
 
     Returns LABELS: text_id, method, label (or null), status (decided, tied, below_threshold, no_votes), score (the
-    winner's share), posterior (null for methods that estimate none), entropy_bits, margin (first − second share), level
-    (high ≥ .8, medium ≥ .6, low), n_votes, shares (K floats in schema order), is_problematic. Status below_threshold
-    goes before tied; a tie that was drawn at random is decided, with margin 0.
+    winner's share of the votes), posterior (the winner's; null for methods that estimate none), entropy_bits, margin
+    (first − second share), level (high ≥ .8, medium ≥ .6, low), n_votes, shares (K floats in schema order),
+    is_problematic. Status below_threshold goes before tied; a tie that was drawn at random is decided, with margin 0.
+    `attrs["consensus"]` says how it went: method, converged, iterations, note, uses_gold (texts).
 
     Raises `ConfigError` for a wrong option, `DataError` for an unknown vote label, `JoinError` if no text has votes.
     """
     rule = ProblematicRule() if problematic is None else problematic
     _check_choices(method, threshold, ties, count)
-    if mistake := wrong_choice(method, rule, weights=dict(weights or {}), probabilities=probabilities):
+    given = {"weights": weights, "families": families, "probabilities": probabilities}
+    if mistake := wrong_choice(method, rule, has_gold=gold is not None, **given):
         raise ConfigError(mistake)
-    coded = code_votes(votes, labels, texts=texts, count=count)
+    coded = votes if isinstance(votes, CodedVotes) else code_votes(votes, labels, texts=texts, count=count)
+    known = _gold_codes(gold, coded)
+    options = Options(
+        weights=weights or {},
+        families=families or {},
+        gold=known,
+        probabilities=_aligned(probabilities, coded),
+        iterations=iterations,
+        seed=seed,
+    )
     chosen = METHODS[method]
+    found = chosen.shares(coded, options)
     least = max(chosen.at_least, (chosen.threshold or 0.0) if threshold is None else threshold)
-    shares = chosen.shares(coded, Options(weights or {}, probabilities, seed))
-    frame = _choose(shares, coded, least=least, ties=ties, seed=seed)
+    frame = _choose(found.values, coded, least=least, ties=ties, seed=seed)
     if chosen.posterior:
         frame["posterior"] = frame["score"]
         frame["score"] = _share_of(label_shares(coded, coded.weight), frame["winner"].to_numpy())
     frame["n_votes"] = vote_numbers(coded)
     frame["level"] = _levels(frame["score"].to_numpy())
-    frame["is_problematic"] = _is_problematic(frame, rule)
+    frame["is_problematic"], target = _is_problematic(frame, rule, known)
     frame.insert(1, "method", method)
-    counts = frame["status"].value_counts()
-    logger.info("consensus (%s): %d texts: %s", method, len(frame), ", ".join(f"{n} {s}" for s, n in counts.items()))
-    return check(frame.drop(columns="winner"), LABELS)
+    result = check(frame.drop(columns="winner"), LABELS)
+    result.attrs["consensus"] = {
+        "method": method,
+        "converged": found.converged,
+        "iterations": found.iterations,
+        "note": "; ".join(filter(None, [found.note, target])),
+        "uses_gold": 0 if known is None else int((known >= 0).sum()),
+    }
+    _log(result)
+    return result
+
+
+def _log(labels: pd.DataFrame) -> None:
+    how = labels.attrs["consensus"]
+    counts = ", ".join(f"{n} {status}" for status, n in labels["status"].value_counts().items())
+    logger.info("consensus (%s): %d texts: %s", how["method"], len(labels), counts)
+    if not how["converged"]:
+        logger.warning("consensus (%s): %s", how["method"], how["note"])
 
 
 def _check_choices(method: str, threshold: float | None, ties: str, count: str) -> None:
@@ -82,6 +123,56 @@ def _check_choices(method: str, threshold: float | None, ties: str, count: str) 
         raise ConfigError(f"unknown count {count!r}; choose 'annotator' (repetitions averaged) or 'vote' (pooled)")
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError(f"threshold must lie between 0 and 1 (a share of the votes); found {threshold}")
+
+
+def _gold_codes(gold: Any, coded: CodedVotes) -> np.ndarray | None:
+    """Return the position of each text's gold label, −1 where there is none; an unknown label is an error."""
+    import numpy as np
+    import pandas as pd
+
+    if gold is None:
+        return None
+    named = gold.set_index("text_id")["gold"] if isinstance(gold, pd.DataFrame) else pd.Series(gold)
+    named = named.dropna()
+    if not named.index.is_unique:
+        raise DataError(f"gold: text_id {shown(named.index[named.index.duplicated()][0])} stands twice; keep one label")
+    position = {name: k for k, name in enumerate(coded.labels)}
+    if strange := sorted({str(name) for name in named.unique()} - set(position)):
+        raise DataError(
+            f"gold: unknown label {strange[0]!r}; the labels are {list(coded.labels)}."
+            f"{nearest(strange[0], coded.labels)} Pass `labels` where the votes do not show all of them"
+        )
+    code = np.append(named.map(position).to_numpy(dtype=np.int64), -1)
+    return code[positions(coded.text_ids, pd.Index(named.index))]
+
+
+def _aligned(probabilities: Any, coded: CodedVotes) -> np.ndarray | None:
+    """Return a row of probabilities per text, in schema order; NaN for texts without."""
+    import numpy as np
+    import pandas as pd
+
+    if probabilities is None:
+        return None
+    n, K = coded.shape
+    if isinstance(probabilities, pd.DataFrame):
+        if missing := [name for name in coded.labels if name not in probabilities.columns]:
+            raise DataError(f"probabilities: no column for label(s) {missing}; found {list(probabilities.columns)}")
+        rows = probabilities[list(coded.labels)].to_numpy(dtype=float)
+        rows = np.vstack([rows, np.full(K, np.nan)])
+        found: np.ndarray = rows[positions(coded.text_ids, probabilities.index)]
+    else:
+        found = np.asarray(probabilities, dtype=float)
+        if found.shape != (n, K):
+            raise DataError(
+                f"probabilities: expected one row per text and a column per label, {(n, K)}; found {found.shape}. "
+                "Pass a frame by text_id with the labels as columns where only some texts have them"
+            )
+    known = ~np.isnan(found).any(axis=1)
+    if not known.any():
+        raise JoinError("probabilities: none of the texts has any; use the same text_id as in votes")
+    if (found[known] < 0).any() or np.abs(found[known].sum(axis=1) - 1).max() > 1e-3:
+        raise DataError("probabilities: rows must be ≥ 0 and sum to 1 (a classifier's out-of-sample probabilities)")
+    return np.where(known[:, None], found, np.nan)
 
 
 def _choose(shares: np.ndarray, coded: CodedVotes, *, least: float, ties: str, seed: int) -> pd.DataFrame:
@@ -154,9 +245,31 @@ def _levels(score: np.ndarray) -> np.ndarray:
     return level
 
 
-def _is_problematic(frame: pd.DataFrame, rule: ProblematicRule) -> np.ndarray:
+def _is_problematic(frame: pd.DataFrame, rule: ProblematicRule, gold: np.ndarray | None) -> tuple[np.ndarray, str]:
+    """Return which labels are problematic, and the sentence of a target accuracy ('' without)."""
     import numpy as np
 
-    value = frame[rule.measure].to_numpy()
+    value = frame[rule.measure].to_numpy(dtype=float)
+    if rule.target is not None:
+        return _misses_target(frame, value if rule.measure != "entropy_bits" else -value, rule.target, gold)
     outside = value < rule.below - EQUAL if rule.below is not None else value > (rule.above or 0.0) + EQUAL
-    return np.asarray(outside | np.isnan(value), dtype=bool)
+    return np.asarray(outside | np.isnan(value), dtype=bool), ""
+
+
+def _misses_target(
+    frame: pd.DataFrame, value: np.ndarray, target: float, gold: np.ndarray | None
+) -> tuple[np.ndarray, str]:
+    import numpy as np
+
+    if gold is None or not (gold >= 0).any():
+        raise ConfigError(
+            f"problematic.target = {target:g} needs gold: none of the texts has gold that may be used; "
+            "pass `gold` (in an experiment: consensus.gold_texts), or give `below`"
+        )
+    decided = frame["label"].notna().to_numpy()
+    known = gold >= 0
+    right = decided & (frame["winner"].to_numpy() == gold)
+    found = threshold_for(np.where(decided, value, np.nan)[known], right[known], target)
+    if found.threshold is None:
+        return np.ones(len(frame), dtype=bool), found.sentence
+    return np.asarray(~decided | ~(value >= found.threshold - EQUAL), dtype=bool), found.sentence

@@ -13,10 +13,12 @@ from consenso.settings import Settings
 
 Ties = Literal["undecided", "random"]
 Measure = Literal["score", "entropy_bits", "posterior"]
+DEFAULT = "dawid_skene_map"
+"""The method where none is named: the smallest worst regret on real votes (docs/consensus.md)."""
 
 
 class ProblematicRule(Settings):
-    """Which labels are problematic: those whose measure lies below, or above, a bound. No votes: always."""
+    """Which labels are problematic: those whose measure lies below, or above, a bound, or misses a target. No votes: always."""
 
     measure: Measure = "score"
     """score (the winner's share), entropy_bits (of the shares), or posterior (of methods that give one)."""
@@ -24,43 +26,54 @@ class ProblematicRule(Settings):
     """Problematic under this value; 0.6 where the measure is the score and no bound is given."""
     above: float | None = None
     """Problematic over this value; give either `below` or `above`."""
+    target: float | None = Field(default=None, gt=0, lt=1)
+    """Instead of a bound: the accuracy that the labels kept must have, with 95 % confidence; the bound is found on gold."""
 
     @model_validator(mode="before")
     @classmethod
     def _default_bound(cls, values: object) -> object:
         if not isinstance(values, dict) or values.get("measure", "score") != "score":
             return values
-        bare = values.get("below") is None and values.get("above") is None
+        bare = all(values.get(bound) is None for bound in ("below", "above", "target"))
         return {**values, "below": 0.6} if bare else values
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
-        if (self.below is None) == (self.above is None):
-            found = "neither" if self.below is None else "both"
-            raise ValueError(f"give either below or above for {self.measure!r}; found {found}")
+        given = [name for name in ("below", "above", "target") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give one of below, above and target for {self.measure!r}; found {found}")
         return self
 
     def __str__(self) -> str:
+        if self.target is not None:
+            return f"{self.measure} too low for {self.target:.0%} right labels"
         return f"{self.measure} < {self.below:g}" if self.below is not None else f"{self.measure} > {self.above:g}"
 
 
 class ConsensusSettings(Settings):
     """How votes become labels."""
 
-    method: str = "majority"
-    """How votes become shares: majority, weighted, unanimous or threshold."""
+    method: str = DEFAULT
+    """How votes become shares: majority, weighted, unanimous, threshold, outliers, dawid_skene_map, dawid_skene_families, …"""
     ties: Ties = "undecided"
     """What becomes of a tie: undecided (no label), or random (drawn per text from the seed and its id)."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """The smallest share a winner needs; none by default (0.8 for method threshold)."""
-    weights: dict[str, float] = Field(default_factory=dict)
-    """Annotator = weight, for method weighted; others weigh 1."""
+    weights: dict[str, float] | Literal["gold", "votes"] = Field(default_factory=dict)
+    """For method weighted: annotator = weight (others weigh 1), or learned: "gold" or "votes"."""
+    families: dict[str, str] = Field(default_factory=dict)
+    """For method dawid_skene_families: annotator = model family; default: what the annotators table says."""
+    gold_texts: int = Field(default=0, ge=0)
+    """Training texts whose gold consensus may use (weights = "gold", problematic.target, …); they train no aligned arm."""
     count: Literal["annotator", "vote"] = "annotator"
     """annotator: each counts once, its repetitions averaged; vote: all votes are pooled."""
     variants: bool = False
     """Variants of annotators vote too, as if they were annotators of their own: one model then counts several times."""
+    iterations: int = Field(default=500, ge=1)
+    """The most iterations of a method that iterates; one that stops before it converged says so."""
     seed: int = Field(default=0, ge=0)
-    """For random ties and the bootstrap of agreement."""
+    """For random ties, the draw of gold texts, methods that draw, and the bootstrap of agreement."""
     problematic: ProblematicRule = Field(default_factory=ProblematicRule)
     """Which labels are problematic; score < 0.6 by default."""
     bootstrap: int = Field(default=1000, ge=0)
@@ -75,8 +88,9 @@ class ConsensusSettings(Settings):
 
     @model_validator(mode="after")
     def _used(self) -> Self:
-        if mistake := wrong_choice(self.method, self.problematic, weights=self.weights):
-            raise ValueError(mistake)
+        given = {"weights": self.weights, "families": self.families}
+        if mistake := wrong_choice(self.method, self.problematic, has_gold=self.gold_texts > 0, **given):
+            raise ValueError(mistake.replace("pass gold", "set gold_texts"))
         return self
 
 
@@ -85,19 +99,33 @@ def unknown_method(name: str) -> str:
     return f"unknown consensus method {name!r}; choose one of {sorted(METHODS)}.{nearest(name, METHODS)}"
 
 
-def wrong_choice(method: str, rule: ProblematicRule, **options: object) -> str:
+def wrong_choice(method: str, rule: ProblematicRule, *, has_gold: bool = False, **options: object) -> str:
     """Return what is wrong with an option that the method does not read, or a rule on what it does not give, or ''."""
+    reads = METHODS[method].reads
     for name, value in options.items():
-        empty = value is None or (isinstance(value, dict) and not value)
-        if not empty and name not in METHODS[method].reads:
+        empty = value is None or (isinstance(value, (dict, str)) and not value)
+        if not empty and name not in reads:
             readers = sorted(other for other, entry in METHODS.items() if name in entry.reads)
             return f"method {method!r} reads no {name}; " + (
                 f"leave {name} out, or choose {' or '.join(readers)}" if readers else f"leave {name} out"
             )
-    weights = options.get("weights")
+    if mistake := _wrong_weights(options.get("weights"), has_gold):
+        return mistake
+    if rule.measure == "posterior" and not METHODS[method].posterior:
+        return f"method {method!r} gives no posterior; let problematic measure score or entropy_bits"
+    if rule.target is not None and not has_gold:
+        return f"problematic.target = {rule.target:g} is found on gold: pass gold, or give below instead"
+    if has_gold and rule.target is None and ("gold" not in reads or (method == "weighted" and options.get("weights") != "gold")):
+        return f"nothing here uses gold: method {method!r} learns nothing from it, and problematic has no target; leave it out"
+    return ""
+
+
+def _wrong_weights(weights: object, has_gold: bool) -> str:
+    if isinstance(weights, str) and weights:
+        if weights not in {"gold", "votes"}:
+            return f"weights are learned from 'gold' or 'votes', or a number per annotator; found {weights!r}"
+        return "weights = 'gold' are learned from gold: pass gold, or choose 'votes'" if weights == "gold" and not has_gold else ""
     for annotator, weight in weights.items() if isinstance(weights, dict) else ():
         if not (math.isfinite(weight) and weight > 0):
             return f"the weight of {annotator!r} must be positive; found {weight} (to leave one out, drop its votes)"
-    if rule.measure == "posterior" and not METHODS[method].posterior:
-        return f"method {method!r} gives no posterior; let problematic measure score or entropy_bits"
     return ""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from consenso.consensus.coding import Coded, code_columns, repeated_votes, sort_values
 from consenso.errors import DataError, JoinError, nearest
 from consenso.labels import LabelSchema
-from consenso.tables import VOTES, check
+from consenso.tables import VOTES
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 Count = Literal["annotator", "vote"]
+MOST = 2**62
+"""The largest product that is taken in 64-bit integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,53 +44,105 @@ class CodedVotes:
         return len(self.text_ids), len(self.labels)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a method may read besides the votes; `Method.reads` says which of it a method does read."""
-
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Weight per annotator; an absent one weighs 1."""
-    probabilities: Any = None
-    """A classifier's out-of-sample probabilities."""
-    seed: int = 0
-    """For methods that draw."""
-
-
 def code_votes(
-    votes: pd.DataFrame, labels: LabelSchema | None = None, *, texts: Any = None, count: Count = "annotator"
+    votes: Any, labels: LabelSchema | None = None, *, texts: Any = None, count: Count = "annotator"
 ) -> CodedVotes:
-    """Check and code a votes frame; a vote is valid if it has a label and its status is ok.
+    """Check and code votes; a vote is valid if it has a label and its status is ok.
 
-    `labels` None: the distinct labels of the valid votes, sorted. `texts` (a TEXTS frame or ids) names the texts to
-    cover; votes for others are left out. Raises `DataError` for an unknown label, `JoinError` if no text has a vote.
+    `votes`: a VOTES frame; or, never held as a frame, an Arrow table or dataset, or the path of a Parquet file, of a
+    folder of Parquet parts or of a run folder, a pattern (votes/*.parquet), or a list of paths. Of these only text_id,
+    annotator, repetition, label and status are read. `labels` None: the distinct labels of the valid votes, sorted.
+    `texts` (a TEXTS frame or ids) names the texts to cover; votes for others are left out. Raises `DataError` for what
+    `check` finds and for an unknown label, `JoinError` if no text has a vote.
     """
     import numpy as np
-    import pandas as pd
 
-    votes = check(votes, VOTES)
-    if votes.empty:
+    columns = code_columns(votes)
+    text, annotator = columns["text_id"].codes, columns["annotator"].codes
+    ids, annotators = columns["text_id"].values, columns["annotator"].values
+    _check_repeated(columns)
+    if not len(text):
         raise DataError("votes: the table has no rows; annotate the texts or import votes first")
-    text, ids = _sorted_codes(votes["text_id"])
-    annotator, annotators = _sorted_codes(votes["annotator"])
-    valid = (votes["label"].notna() & votes["status"].eq("ok")).to_numpy(dtype=bool)
-    label, names = _label_codes(votes[valid], labels)
+    label, names = _label_codes(columns, labels)
+    del columns
     if texts is not None:
-        wanted = text_ids_of(texts)
-        position = positions(ids, wanted)
-        if (position < 0).all():
-            raise JoinError(
-                f"votes: none of the {len(ids)} voted texts is among the {len(wanted)} texts "
-                f"(votes have {shown(ids[0])}, texts have {shown(wanted[0])}); use the same text_id in both"
-            )
-        text, ids = position[text], wanted
-    text, annotator = text[valid], annotator[valid]
-    kept = text >= 0
-    key = (text[kept] * len(annotators) + annotator[kept]) * max(len(names), 1) + label[kept]
+        position, ids = _joined(ids, text_ids_of(texts))
+        text = position[text]
+        label = np.where(text < 0, -1, label)
+    if not (valid := label >= 0).all():
+        text, annotator, label = text[valid], annotator[valid], label[valid]
+    del valid
+    text, annotator, label = _in_order(text, annotator, label, (len(annotators), max(len(names), 1)))
+    weight = np.ones(len(text)) if count == "vote" else _weights(text, annotator)
+    return CodedVotes(ids, tuple(map(str, annotators)), names, text, annotator, label, weight)
+
+
+def _in_order(
+    text: np.ndarray, annotator: np.ndarray, label: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort the votes by text, annotator and label; `shape`: A annotators × K labels."""
+    import numpy as np
+
+    A, K = shape
+    key = _numbered(_numbered(text, A, annotator), K, label)
+    if (key[1:] >= key[:-1]).all():
+        del key
+        return text.astype(np.int64), annotator.astype(np.int64), label.astype(np.int64)
     key.sort()
-    cell, label = np.divmod(key, max(len(names), 1))
-    text, annotator = np.divmod(cell, len(annotators))
-    weight = np.ones(len(cell)) if count == "vote" else 1 / sizes_within(cell)
-    return CodedVotes(pd.Index(ids), tuple(map(str, annotators)), names, text, annotator, label, weight)
+    cell, label = _divmod(key, K)
+    return *_divmod(cell, A), label
+
+
+def _numbered(first: np.ndarray, size: int, second: np.ndarray) -> np.ndarray:
+    """Return one int64 per pair of codes, in the order of the pairs; there are `size` second ones."""
+    import numpy as np
+
+    key: np.ndarray = first.astype(np.int64)
+    key *= size
+    key += second
+    return key
+
+
+def _check_repeated(columns: dict[str, Coded]) -> None:
+    """Raise if a text has two votes of one annotator with the same repetition."""
+    import numpy as np
+
+    text, annotator, repetition = (columns[name] for name in VOTES.key)
+    key = _numbered(text.codes, len(annotator.values), annotator.codes)
+    if (R := len(repetition.values)) > 1:
+        if int(key.max()) * R > MOST:
+            key = np.unique(key, return_inverse=True)[1]
+        key = _numbered(key, R, repetition.codes)
+    ordered = key if (key[1:] >= key[:-1]).all() else np.sort(key)
+    if (ordered[1:] == ordered[:-1]).any():
+        raise repeated_votes(columns, key)
+
+
+def _divmod(numbers: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return quotient and remainder; the numbers are used up."""
+    quotient = numbers // by
+    numbers -= quotient * by
+    return quotient, numbers
+
+
+def _weights(text: np.ndarray, annotator: np.ndarray) -> np.ndarray:
+    """Return 1/r where an annotator gave r votes to a text."""
+    import numpy as np
+
+    if not ((text[1:] == text[:-1]) & (annotator[1:] == annotator[:-1])).any():
+        return np.ones(len(text))
+    return 1 / sizes_within(_numbered(text, int(annotator.max()) + 1, annotator))
+
+
+def _joined(ids: pd.Index, wanted: pd.Index) -> tuple[np.ndarray, pd.Index]:
+    """Return where each voted text stands among the wanted ones, and these."""
+    position = positions(ids, wanted)
+    if (position < 0).all():
+        raise JoinError(
+            f"votes: none of the {len(ids)} voted texts is among the {len(wanted)} texts "
+            f"(votes have {shown(ids[0])}, texts have {shown(wanted[0])}); use the same text_id in both"
+        )
+    return position, wanted
 
 
 def text_ids_of(texts: Any) -> pd.Index:
@@ -119,38 +173,27 @@ def shown(text_id: Any) -> str:
     return repr(text_id.item() if hasattr(text_id, "item") else text_id)
 
 
-def _sorted_codes(values: pd.Series) -> tuple[np.ndarray, pd.Index]:
-    """Code a column by its sorted distinct values (mixed types: sorted as text)."""
-    import numpy as np
-    import pandas as pd
-
-    codes, distinct = pd.factorize(values)
-    distinct = pd.Index(distinct)
-    try:
-        order = np.asarray(distinct.argsort())
-    except TypeError:
-        order = np.asarray(distinct.map(str).argsort())
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return rank[codes], distinct[order]
-
-
-def _label_codes(valid: pd.DataFrame, labels: LabelSchema | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _label_codes(columns: dict[str, Coded], labels: LabelSchema | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the label of each vote as a position among the names, −1 where the vote is not valid; and the names."""
     import numpy as np
 
-    codes, distinct = _sorted_codes(valid["label"])
-    found = tuple(map(str, distinct))
+    status, label = columns["status"], columns["label"]
+    valid = np.append(status.values == "ok", False)
+    if not valid[:-1].all() or status.codes.min() < 0:
+        label = sort_values(np.where(valid[status.codes], label.codes, -1), label.values)
+    found = tuple(map(str, label.values))
     if labels is None:
-        return codes, found
+        return label.codes, found
     if strange := [name for name in found if name not in labels]:
-        row = valid[codes == found.index(strange[0])].iloc[0]
+        row, _ = label.first(np.array(found) == strange[0])
+        text, annotator = columns["text_id"], columns["annotator"]
         raise DataError(
-            f"votes: unknown label {strange[0]!r} (annotator {row['annotator']!r}, text {shown(row['text_id'])}); "
+            f"votes: unknown label {strange[0]!r} (annotator {annotator.values[annotator.codes[row]]!r}, "
+            f"text {shown(text.values[text.codes[row]])}); "
             f"the labels are {list(labels.names)}.{nearest(strange[0], labels.names)} "
             "Add it to the labels, or import with read_votes, which counts it as invalid"
         )
-    place = np.array([labels.index(name) for name in found], dtype=np.int64)
-    return place[codes] if found else codes, labels.names
+    return np.array([*map(labels.index, found), -1])[label.codes], labels.names
 
 
 def run_starts(ordered: np.ndarray) -> np.ndarray:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consenso.consensus.methods.majority import majority
+from consenso.consensus.methods.shape import Options, Shares
 
 if TYPE_CHECKING:
-    import numpy as np
 
-    from consenso.consensus.votematrix import CodedVotes, Options
+    from consenso.consensus.votematrix import CodedVotes
 
 
-def threshold(votes: CodedVotes, options: Options) -> np.ndarray:
-    """Return majority's shares, (n, K); the threshold itself is `decide`'s."""
+def threshold(votes: CodedVotes, options: Options) -> Shares:
+    """Return majority's shares; the threshold itself is `decide`'s."""
     return majority(votes, options)

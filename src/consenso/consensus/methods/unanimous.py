@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consenso.consensus.methods.majority import majority
+from consenso.consensus.methods.shape import Options, Shares
 
 if TYPE_CHECKING:
-    import numpy as np
 
-    from consenso.consensus.votematrix import CodedVotes, Options
+    from consenso.consensus.votematrix import CodedVotes
 
 
-def unanimous(votes: CodedVotes, options: Options) -> np.ndarray:
-    """Return majority's shares, (n, K); that the winner needs all of them is `decide`'s."""
+def unanimous(votes: CodedVotes, options: Options) -> Shares:
+    """Return majority's shares; that the winner needs all of them is `decide`'s."""
     return majority(votes, options)

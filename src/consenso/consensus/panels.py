@@ -1,0 +1,454 @@
+"""map_panel: which annotators add information, which repeat each other, and how small the panel could be."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from consenso.consensus.agreement import collapse_repetitions
+from consenso.consensus.quality import _by_text
+from consenso.consensus.votematrix import code_votes, positions
+from consenso.errors import ConfigError, DataError, JoinError, nearest
+from consenso.labels import LabelSchema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+LIMIT = 10_000
+"""Subsets that are all tried; of more, a greedy search tries some."""
+BUDGETS = 20
+"""Steps of the ladder of costs."""
+SWAPS = 3
+"""Members that the greedy search tries to replace, at each size: those that are missed least."""
+Subset = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PanelMap:
+    """What each annotator adds, how pairs of annotators err together, and the best subset of each size."""
+
+    annotators: pd.DataFrame
+    """annotator, cost, n (votes), accuracy_alone, agreement_with_others, added, low, high."""
+    pairs: pd.DataFrame
+    """first, second, n (texts both voted on), agreement, kappa, error_correlation, both_wrong, same_wrong."""
+    sizes: pd.DataFrame
+    """size, annotators (tuple), cost, accuracy_selected, accuracy, low, high, loss, loss_high, stable; by size."""
+    budgets: pd.DataFrame
+    """budget, then the columns of `sizes`, by budget; empty without costs."""
+    chosen: dict[str, Any]
+    """The smallest (with costs: cheapest) panel within the tolerance, as a row of `sizes` (or `budgets`)."""
+    against: str
+    """gold, or consensus (of the full panel, whose own votes are in it: agreement with it is optimistic)."""
+    n: int
+    """Texts scored."""
+    n_left_out: int
+    """Voted texts without gold; without any gold: texts on which the full panel ties or has no vote."""
+    exhaustive: bool
+    """Whether all subsets were tried; False: a greedy search, which may miss the best one."""
+    tolerance: float
+    """The accuracy that a smaller panel may lose."""
+
+    @property
+    def sentence(self) -> str:
+        """One line for a report."""
+        row, full = self.chosen, len(self.annotators)
+        measure = "accuracy" if self.against == "gold" else "agreement with the full panel"
+        if row["size"] == full:
+            return (
+                f"No smaller panel than all {full} annotators is sure to lose at most {self.tolerance:.1%} {measure}."
+            )
+        worse, most = (
+            ("worse by at most", row["loss_high"]) if row["loss_high"] > 0 else ("better by", -row["loss_high"])
+        )
+        return (
+            f"{row['size']} of {full} annotators ({', '.join(row['annotators'])}) can stand for all: {measure} "
+            f"{row['accuracy']:.1%} against {row['accuracy'] + row['loss']:.1%}; with 95% confidence they are {worse} "
+            f"{most:.1%}{'' if row['loss_high'] > 0 else ' or more'}."
+        )
+
+
+def map_panel(
+    votes: pd.DataFrame,
+    gold: Any = None,
+    *,
+    labels: LabelSchema | None = None,
+    costs: Mapping[str, float] | None = None,
+    sizes: Sequence[int] | None = None,
+    method: str = "majority",
+    tolerance: float = 0.01,
+    draws: int = 1000,
+    seed: int = 0,
+) -> PanelMap:
+    """Map how redundant the annotators are, by the majority of each subset of them (a tie among k labels counts 1/k).
+
+    `votes`: VOTES; an annotator's vote is the majority of its repetitions. `gold`: a TEXTS frame, or a series of label
+    names by text id; None: agreement with the consensus of all annotators takes the place of accuracy. `costs`:
+    annotator → cost per text, in any unit. `sizes`: None for all. `draws`: bootstrap samples of texts.
+
+    annotators: accuracy_alone (of its valid votes), agreement_with_others (with the majority of all others), and
+    `added`: by how much accuracy falls if it is left out, with a 95 % bootstrap interval (negative: the panel is better
+    without it). Without gold `added` is the share of texts whose consensus changes: who is missed, not who is right.
+    pairs: error_correlation is the phi coefficient of their errors, both_wrong the share of texts where both err,
+    same_wrong how often they then give the same label (null without gold). kappa is Cohen's (1960).
+
+    sizes: the subset of each size with the best accuracy on all texts. That accuracy, `accuracy_selected`, is the best
+    of many on the same texts and hence optimistic. `accuracy`, its 95 % interval low–high, and `loss` (the full panel's
+    accuracy minus it) are cross-fitted instead: a subset is selected on one random half of the texts and scored on the
+    other, both ways. They tell how well SELECTING like that does, so they hold for the subset shown only as far as
+    both halves agree with it (`stable`). loss_high is a one-sided 95 % bootstrap bound, the selection held fixed.
+
+    chosen: from the largest panel down, the last one with loss_high ≤ `tolerance` before the first that has not (a
+    fixed sequence of tests, so that their number does no harm). Of the sizes only odd ones are tested so, if any is
+    wanted: an even panel ties, which would end the search. With costs, `budgets` has the best subset for each of 20
+    parts of the full cost, and `chosen` is the cheapest of those. Up to 10,000 subsets are all tried; otherwise they
+    are found by adding the best annotator and swapping those that are missed least.
+
+    Raises `ConfigError` for wrong options or names, `DataError` without valid votes, `JoinError` if no text has gold.
+    """
+    if method != "majority":
+        raise ConfigError(f"unknown method {method!r}; a panel is mapped by 'majority' alone")
+    if not 0 <= tolerance < 1 or draws < 1:
+        raise ConfigError(f"tolerance must lie in [0, 1) and draws be at least 1; found {tolerance} and {draws}")
+    panel, names, left_out = _panel(votes, gold, labels, seed)
+    cost, wanted = _costs(names, costs), _wanted_sizes(sizes, panel.A)
+    most, everyone = max(wanted), tuple(range(panel.A))
+    exhaustive = sum(math.comb(panel.A, size) for size in range(1, most + 1)) <= LIMIT
+    search = _Search(panel, cost, [_every(panel.A, most)] if exhaustive else [panel.greedy(s, most) for s in range(3)])
+    by_size = [search.best(size=size) for size in wanted]
+    steps = [cost.sum() * step / BUDGETS for step in range(1, BUDGETS + 1)] if costs else []
+    by_budget = [{"budget": step} | found for step in steps if (found := search.best(budget=step))]
+    whole = {"subset": everyone, "halves": (everyone, everyone)}
+    added = _score(panel, cost, [*by_size, *by_budget, whole], (draws, seed))
+    chosen = _smallest(by_budget or _testable(by_size, panel.A), tolerance) or whole
+    logger.info("panel: %d annotators, %d texts, %d subsets tried", panel.A, panel.sizes.sum(), search.tried)
+    return PanelMap(
+        annotators=_annotators(panel, names, cost, added, gold is not None),
+        pairs=_pairs(panel, names, gold is not None),
+        sizes=_table(by_size, names),
+        budgets=_table(by_budget, names, ["budget"]),
+        chosen=_table([chosen], names).iloc[0].to_dict(),
+        against="consensus" if gold is None else "gold",
+        n=int(panel.sizes.sum()),
+        n_left_out=left_out,
+        exhaustive=exhaustive,
+        tolerance=tolerance,
+    )
+
+
+class _Panel:
+    """Votes of all annotators by pattern: texts of one half with the same votes and the same truth are one row."""
+
+    def __init__(self, grid: np.ndarray, truth: np.ndarray, half: np.ndarray, K: int) -> None:
+        import numpy as np
+
+        rows, self.sizes = np.unique(np.column_stack([half, truth, grid]), axis=0, return_counts=True)
+        self.half, self.truth, self.grid = rows[:, 0], rows[:, 1].astype(np.int64), rows[:, 2:]
+        self.K, (self.U, self.A) = K, self.grid.shape
+        self.place = np.arange(self.U)
+        # where each vote stands in counts (K, U), as one number; (A, U), and without the rows that have no vote
+        self.voted = np.ascontiguousarray(self.grid.T >= 0)
+        self.right = np.ascontiguousarray(self.grid.T == self.truth)
+        self.flat = np.where(self.voted, self.grid.T, 0) * np.int64(self.U) + self.place
+        self.at = [self.flat[a][self.voted[a]] for a in range(self.A)]
+        weights = np.stack([self.sizes * (self.half == 0), self.sizes * (self.half == 1), self.sizes])
+        self.weights = weights.astype(float)  # texts in the first half, in the second, in both
+
+    def counts(self, subset: Subset) -> np.ndarray:
+        import numpy as np
+
+        counts = np.zeros((self.K, self.U), dtype=np.int16)
+        for a in subset:
+            counts.ravel()[self.at[a]] += 1
+        return counts
+
+    def credit_of(self, counts: np.ndarray) -> np.ndarray:
+        """Return 1/k where the truth is one of the k labels with the most votes, else 0: (U,)."""
+        most, right = counts.max(axis=0), counts.ravel()[self.truth * self.U + self.place]
+        credit: np.ndarray = ((right == most) & (most > 0)) / (counts == most).sum(axis=0)
+        return credit
+
+    def credit(self, subset: Subset) -> np.ndarray:
+        return self.credit_of(self.counts(subset))
+
+    def credit_changed(self, counts: np.ndarray, who: np.ndarray, step: int) -> np.ndarray:
+        """Return the credit if each of `who` in turn joined (step 1), or left (step −1): (who, U)."""
+        import numpy as np
+
+        most = counts.max(axis=0)
+        first = (counts == most).sum(axis=0, dtype=np.int16)
+        voted, own = self.voted[who], counts.ravel()[self.flat[who]]
+        right = counts.ravel()[self.truth * self.U + self.place] + np.int16(step) * self.right[who]
+        leads = voted & (own == most)
+        if step > 0:
+            top = most + leads  # only a label that has the most votes can raise their number
+            number = np.where(leads, np.int16(1), first + (voted & (own + 1 == most)))
+        else:
+            second = (counts == most - 1).sum(axis=0, dtype=np.int16)
+            alone = leads & (first == 1)
+            top = most - alone
+            number = np.where(alone, second + np.int16(1), first - leads)
+        share = 1 / np.arange(1, self.K + 2)
+        credit: np.ndarray = np.where((right == top) & (top > 0), share[number - 1], 0.0)
+        return credit
+
+    def _scores(self, counts: np.ndarray, inside: np.ndarray, step: int, weight: np.ndarray) -> np.ndarray:
+        """Return the weighted credit after each possible step, −1 where there is none: (A,)."""
+        import numpy as np
+
+        who = np.flatnonzero(inside if step < 0 else ~inside)
+        scores = np.full(self.A, -1.0)
+        scores[who] = self.credit_changed(counts, who, step) @ weight
+        return scores
+
+    def greedy(self, selection: int, size: int) -> list[Subset]:
+        """Return one subset per size up to `size`: the best annotator is added, then the least missed members may be replaced."""
+        import numpy as np
+
+        weight, inside, found = self.weights[selection], np.zeros(self.A, dtype=bool), []
+        counts = self.counts(())
+        for _ in range(size):
+            gain = self._scores(counts, inside, 1, weight)
+            counts.ravel()[self.at[best := int(gain.argmax())]] += 1
+            inside[best], value = True, gain[best]
+            missed = self._scores(counts, inside, -1, weight)
+            for member in np.argsort(-missed, kind="stable")[: min(SWAPS, int(inside.sum()) - 1)]:
+                counts.ravel()[self.at[member]] -= 1
+                inside[member] = False
+                gain = self._scores(counts, inside, 1, weight)
+                better = int(gain.argmax()) if gain.max() > value + 1e-9 else int(member)
+                counts.ravel()[self.at[better]] += 1
+                inside[better], value = True, max(value, gain[better])
+            found.append(tuple(np.flatnonzero(inside).tolist()))
+        return found
+
+
+def _every(A: int, most: int) -> list[Subset]:
+    """Return all subsets of up to `most` of A annotators, in an order in which neighbours differ by few."""
+    from itertools import chain, combinations
+
+    return list(chain.from_iterable(combinations(range(A), size) for size in range(1, most + 1)))
+
+
+class _Search:
+    """The best subsets by three selections: on the first half of the texts, on the second, on all."""
+
+    def __init__(self, panel: _Panel, cost: np.ndarray, candidates: list[list[Subset]]) -> None:
+        import numpy as np
+
+        scored = [self._score(panel, subsets) for subsets in candidates]  # one list for all three, or one for each
+        which = [min(s, len(candidates) - 1) for s in range(3)]
+        self.tried = sum(map(len, candidates))
+        self.subsets = [candidates[w] for w in which]
+        self.scores = [np.round(scored[w][:, s], 6) for s, w in enumerate(which)]
+        self.costs = [np.array([cost[list(subset)].sum() for subset in subsets]) for subsets in self.subsets]
+
+    def _score(self, panel: _Panel, subsets: list[Subset]) -> np.ndarray:
+        """Return the credit of each subset by the three selections: (S, 3)."""
+        import numpy as np
+
+        counts, now, scores = panel.counts(()), frozenset[int](), np.empty((len(subsets), 3))
+        flat = counts.ravel()
+        for row, subset in enumerate(subsets):
+            wanted = frozenset(subset)
+            for a in now - wanted:
+                flat[panel.at[a]] -= 1
+            for a in wanted - now:
+                flat[panel.at[a]] += 1
+            now, scores[row] = wanted, panel.weights @ panel.credit_of(counts)
+        return scores
+
+    def best(self, *, size: int | None = None, budget: float = math.inf) -> dict[str, Any]:
+        """Return the best subset of a size or within a budget, of equals the cheapest; empty if there is none."""
+        import numpy as np
+
+        found = []
+        for subsets, scores, costs in zip(self.subsets, self.scores, self.costs):
+            length = np.array([len(subset) for subset in subsets])
+            at = np.flatnonzero(length == size if size else costs <= budget * (1 + 1e-12))
+            if not len(at):
+                return {}
+            found.append(subsets[at[np.lexsort((at, length[at], costs[at], -scores[at]))[0]]])
+        return {"subset": found[2], "halves": (found[0], found[1])}
+
+
+def _panel(
+    votes: pd.DataFrame, gold: Any, labels: LabelSchema | None, seed: int
+) -> tuple[_Panel, tuple[str, ...], int]:
+    """Return the panel, the annotators' names and how many voted texts are left out."""
+    import numpy as np
+
+    coded, truth = code_votes(votes, labels), None
+    if gold is not None:
+        truth = _by_text(gold, "gold", "gold")
+        names = labels or LabelSchema.from_names(sorted({*coded.labels, *truth.dropna().map(str)}))
+        coded = coded if names.names == coded.labels else code_votes(votes, names)
+    single, _ = collapse_repetitions(coded)
+    if not len(single.text):
+        raise DataError("panel: no annotator has a valid vote; ask them first, or import votes")
+    n, A, K = len(single.text_ids), len(single.annotators), len(single.labels)
+    grid = np.full((n, A), -1, dtype=np.int16)
+    grid[single.text, single.annotator] = single.label
+    if truth is None:
+        true = _consensus(grid, K)
+    else:
+        true = np.append(names.codes(truth), -1)[positions(single.text_ids, truth.index)]
+        if not (true >= 0).any():
+            raise JoinError(f"none of the {n} voted texts has gold; use the same text_id in both")
+    if not (kept := true >= 0).any():
+        raise DataError(f"panel: the full panel ties on all of the {n} texts; pass gold")
+    half = np.random.default_rng([seed, 1]).permutation(int(kept.sum())) % 2
+    return _Panel(grid[kept], true[kept], half, K), single.annotators, int(n - kept.sum())
+
+
+def _consensus(grid: np.ndarray, K: int) -> np.ndarray:
+    """Return the label with the most votes, −1 if none or several have them."""
+    import numpy as np
+
+    counts = np.stack([(grid == k).sum(axis=1) for k in range(K)], axis=1)
+    most = counts.max(axis=1)
+    clear = (most > 0) & ((counts == most[:, None]).sum(axis=1) == 1)
+    consensus: np.ndarray = np.where(clear, counts.argmax(axis=1), -1)
+    return consensus
+
+
+def _costs(names: tuple[str, ...], costs: Mapping[str, float] | None) -> np.ndarray:
+    import numpy as np
+
+    if costs is None:
+        return np.full(len(names), np.nan)
+    if strange := [name for name in costs if name not in names]:
+        raise ConfigError(f"costs: no votes of annotator {strange[0]!r}.{nearest(strange[0], names)}")
+    if lacking := [name for name in names if name not in costs]:
+        raise ConfigError(f"costs: no cost for {lacking[:5]}; give one for each annotator")
+    cost = np.array([costs[name] for name in names], dtype=float)
+    if not (np.isfinite(cost) & (cost >= 0)).all():
+        raise ConfigError(f"costs must be numbers of at least 0; found {sorted(cost.tolist())[:3]}")
+    return cost
+
+
+def _wanted_sizes(sizes: Sequence[int] | None, A: int) -> list[int]:
+    wanted = sorted({int(size) for size in (range(1, A + 1) if sizes is None else sizes)})
+    if not wanted or wanted[0] < 1 or wanted[-1] > A:
+        raise ConfigError(f"sizes must lie between 1 and the number of annotators, {A}; found {wanted}")
+    return wanted
+
+
+def _score(
+    panel: _Panel, cost: np.ndarray, rows: list[dict[str, Any]], options: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fill in the rows; return what each annotator adds: value, low, high."""
+    import numpy as np
+
+    full = panel.credit(tuple(range(panel.A)))
+    drop = [full - panel.credit(tuple(a for a in range(panel.A) if a != left)) for left in range(panel.A)]
+    # each half is scored by the subset that the other half selected
+    crossed = [np.where(panel.half == 0, *(panel.credit(row["halves"][s]) for s in (1, 0))) for row in rows]
+    columns = np.column_stack([*drop, *crossed, *(full - credit for credit in crossed)])
+    value, low, high, bound = _bootstrap(panel.sizes, columns, options)
+    for row, at in zip(rows, range(panel.A, panel.A + len(rows))):
+        subset, loss = row["subset"], at + len(rows)
+        row["size"], row["cost"] = len(subset), float(cost[list(subset)].sum())
+        row["accuracy_selected"] = float(panel.credit(subset) @ panel.sizes / panel.sizes.sum())
+        row["accuracy"], row["low"], row["high"] = float(value[at]), float(low[at]), float(high[at])
+        row["loss"], row["loss_high"] = float(value[loss]), float(bound[loss])
+        row["stable"] = row["halves"] == (subset, subset)
+    A = panel.A
+    return value[:A], low[:A], high[:A]
+
+
+def _bootstrap(sizes: np.ndarray, columns: np.ndarray, options: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """Return the mean over texts of each column, and its 2.5, 97.5 and 95 percentiles over resampled texts."""
+    import numpy as np
+
+    draws, seed = options
+    n, rng = int(sizes.sum()), np.random.default_rng([seed, 2])
+    block = max(1, 4_000_000 // len(sizes))
+    parts = [rng.multinomial(n, sizes / n, min(block, draws - at)) @ columns / n for at in range(0, draws, block)]
+    return (sizes @ columns / n, *np.percentile(np.concatenate(parts), [2.5, 97.5, 95], axis=0))
+
+
+def _testable(rows: list[dict[str, Any]], A: int) -> list[dict[str, Any]]:
+    """Return the rows of smaller panels that are worth a test: those of odd size, if there are any."""
+    smaller = [row for row in rows if row["size"] < A]
+    return [row for row in smaller if row["size"] % 2] or smaller
+
+
+def _smallest(rows: list[dict[str, Any]], tolerance: float) -> dict[str, Any] | None:
+    """Return the last row, from the largest down, before the first that may lose more than the tolerance."""
+    chosen = None
+    for row in reversed(rows):
+        if row["loss_high"] > tolerance + 1e-12:
+            break
+        chosen = row
+    return chosen
+
+
+def _table(rows: list[dict[str, Any]], names: tuple[str, ...], first: Sequence[str] = ()) -> pd.DataFrame:
+    import pandas as pd
+
+    named = [row | {"annotators": tuple(names[a] for a in row["subset"])} for row in rows]
+    columns = ["size", "annotators", "cost", "accuracy_selected", "accuracy", "low", "high", "loss", "loss_high"]
+    return pd.DataFrame(named, columns=[*first, *columns, "stable"])
+
+
+def _annotators(
+    panel: _Panel, names: tuple[str, ...], cost: np.ndarray, added: tuple[np.ndarray, ...], has_gold: bool
+) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    rows, counts = [], panel.counts(tuple(range(panel.A)))
+    for a, name in enumerate(names):
+        label, others = panel.grid[:, a], counts.copy()
+        others.ravel()[panel.at[a]] -= 1
+        weight = panel.sizes * (label >= 0)
+        most = others.max(axis=0)
+        own = others[np.maximum(label, 0), panel.place]
+        shared = (own == most) / (others == most).sum(axis=0)
+        row = {"annotator": name, "cost": cost[a], "n": int(weight.sum())}
+        row["accuracy_alone"] = _average(label == panel.truth, weight) if has_gold else float("nan")
+        row["agreement_with_others"] = _average(shared, weight * (most > 0))
+        rows.append(row)
+    value, low, high = added
+    return pd.DataFrame(rows).assign(added=value, low=low, high=high)
+
+
+def _average(values: np.ndarray, weight: np.ndarray) -> float:
+    return float(values @ weight / weight.sum()) if weight.sum() else float("nan")
+
+
+def _pairs(panel: _Panel, names: tuple[str, ...], has_gold: bool) -> pd.DataFrame:
+    """Return agreement, kappa and how errors go together, for each two annotators on the texts both voted on."""
+    import numpy as np
+    import pandas as pd
+
+    weight = panel.sizes[:, None].astype(float)
+    voted = (panel.grid >= 0).astype(float)
+    wrong = voted * (panel.grid != panel.truth[:, None])
+    n, errors = voted.T @ (weight * voted), wrong.T @ (weight * voted)
+    both, agreed, chance, same = wrong.T @ (weight * wrong), np.zeros_like(n), np.zeros_like(n), np.zeros_like(n)
+    for k in range(panel.K):
+        gave = (panel.grid == k).astype(float)
+        agreed += gave.T @ (weight * gave)
+        same += (gave * wrong).T @ (weight * gave * wrong)
+        given = gave.T @ (weight * voted)
+        chance += given * given.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kappa = (n * agreed - chance) / (n * n - chance)
+        spread = errors * (n - errors) * errors.T * (n - errors.T)
+        columns = {"agreement": agreed / n, "kappa": np.where(n * n - chance > 0, kappa, np.nan)}
+        phi = np.where(spread > 0, (n * both - errors * errors.T) / np.sqrt(spread), np.nan)
+        columns |= {"error_correlation": phi, "both_wrong": both / n, "same_wrong": same / both}
+    one, other = np.triu_indices(panel.A, 1)
+    frame = pd.DataFrame({"first": [names[a] for a in one], "second": [names[a] for a in other]})
+    frame["n"] = n[one, other].astype(np.int64)
+    for name, matrix in columns.items():
+        unknown = not has_gold and name in {"error_correlation", "both_wrong", "same_wrong"}
+        frame[name] = np.nan if unknown else matrix[one, other]
+    return frame
