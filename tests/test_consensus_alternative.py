@@ -37,7 +37,7 @@ def crowd(seed, *, n=120, humans=4, K=4, noise=0.3, missing=0.2, candidate_noise
     return votes(columns)
 
 
-def reference(frame, humans, candidate, epsilon, q, least, score):
+def reference(frame, humans, candidate, *, epsilon, score, q=0.05, least=30):
     """Follow the authors' alt_test (github.com/nitaytech/AltTest, alt_test_example.ipynb), text by text."""
     answer = {name: dict(zip(mine["text_id"], mine["label"])) for name, mine in frame.groupby("annotator")}
     voters = {text: [h for h in humans if text in answer[h]] for text in frame["text_id"].unique()}
@@ -75,7 +75,7 @@ def test_it_follows_its_authors(seed, name, score):
     result = alternative_annotator_test(frame, humans, epsilon=0.15, score=name)
     assert list(result.loc[result["human"].eq("all"), "candidate"]) == ["good", "poor"]
     for candidate, rows in result.groupby("candidate"):
-        omega, rho, p, rho_f, rho_h, rejected = reference(frame, humans, candidate, 0.15, 0.05, 30, score)
+        omega, rho, p, rho_f, rho_h, rejected = reference(frame, humans, candidate, epsilon=0.15, score=score)
         overall, each = rows.iloc[0], rows.iloc[1:].set_index("human")
         assert overall["winning_rate"] == pytest.approx(omega, abs=1e-9)
         assert overall["rho_f"] == pytest.approx(rho, abs=1e-9)
@@ -96,7 +96,7 @@ def test_a_tie_is_a_win_for_both():
 
 
 def test_a_perfect_candidate_passes_and_an_opposite_one_fails():
-    frame = votes({h: "xy" * 30 for h in "abc"} | {"f": "xy" * 30, "g": "yx" * 30})
+    frame = votes(dict.fromkeys("abc", "xy" * 30) | {"f": "xy" * 30, "g": "yx" * 30})
     overall = alternative_annotator_test(frame, list("abc")).query("human == 'all'").set_index("candidate")
     assert overall["winning_rate"].to_dict() == {"f": 1.0, "g": 0.0}
     assert overall["passed"].to_dict() == {"f": True, "g": False}
@@ -118,7 +118,7 @@ def test_ordered_labels_have_a_distance():
 
 
 def test_a_human_with_few_texts_is_named_but_stays_among_the_others(caplog):
-    full = {h: "xyz" * 20 for h in "abc"}
+    full = dict.fromkeys("abc", "xyz" * 20)
     frame = votes(full | {"d": "z" * 10 + "." * 50, "f": "xyz" * 20})
     with caplog.at_level("WARNING"):
         rows = alternative_annotator_test(frame, list("abcd"), ["f"]).set_index("human")
@@ -129,13 +129,13 @@ def test_a_human_with_few_texts_is_named_but_stays_among_the_others(caplog):
 
 
 def test_texts_the_candidate_skips_are_counted():
-    frame = votes({h: "xy" * 30 for h in "abc"} | {"f": "xy" * 20 + "." * 20})
+    frame = votes(dict.fromkeys("abc", "xy" * 30) | {"f": "xy" * 20 + "." * 20})
     overall = alternative_annotator_test(frame, list("abc")).iloc[0]
     assert (overall["n"], overall["n_missing"]) == (40, 20)
 
 
 def test_invalid_votes_and_repetitions_count_once():
-    frame = votes({h: "xy" * 30 for h in "abc"} | {"f": "xy" * 30})
+    frame = votes(dict.fromkeys("abc", "xy" * 30) | {"f": "xy" * 30})
     frame = frame.assign(repetition=0, status="ok")
     again = frame.assign(repetition=1)
     broken = frame.query("annotator == 'f'").assign(repetition=2, status="refused", label=None)
@@ -163,7 +163,7 @@ def test_benjamini_yekutieli_is_that_of_statsmodels():
         np.testing.assert_array_equal(benjamini_yekutieli(p, 0.05), multipletests(p, alpha=0.05, method="fdr_by")[0])
 
 
-FINE = {h: "xy" * 30 for h in "abc"} | {"f": "xy" * 30}
+FINE = dict.fromkeys("abc", "xy" * 30) | {"f": "xy" * 30}
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_weather_follows_its_authors():
     humans, candidates = names[:51], ["consensus", *names[51:54]]
     result = alternative_annotator_test(frame, humans, candidates)
     for candidate in candidates:
-        omega, rho, p, *_ = reference(frame, humans, candidate, 0.1, 0.05, 30, accuracy)
+        omega, rho, p, *_ = reference(frame, humans, candidate, epsilon=0.1, score=accuracy)
         rows = result[result["candidate"].eq(candidate)].set_index("human")
         assert rows.loc["all", "winning_rate"] == pytest.approx(omega, abs=1e-9)
         assert rows.loc["all", "rho_f"] == pytest.approx(rho, abs=1e-9)

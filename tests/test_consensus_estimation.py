@@ -25,7 +25,7 @@ def drawn(seed, *, n=200, N=1800, right=0.85, shares=(0.2, 0.3, 0.5), undecided=
 
 
 def transcribed(y, f, f_without, level):
-    """PPI++ for a mean (Angelopoulos, Duchi and Zrnic 2023, example 6.1), written apart from ours."""
+    """PPI++ for a mean (Angelopoulos, Duchi and Zrnic 2023), written apart from ours."""
     n, N = len(y), len(f_without)
     everything = np.concatenate([f, f_without])
     lam = np.cov(y, f, ddof=0)[0, 1] / ((1 + n / N) * np.var(everything, ddof=1))

@@ -35,7 +35,7 @@ def test_the_lowest_passing_threshold_is_chosen():
     assert found.low == pytest.approx(lower_bound(295, 300, 0.95))
     assert found.sentence == (
         "Keep labels with a value of at least 0.8: 300 of 400 gold texts (75.0%), 98.3% of them right; "
-        "with 95% confidence at least 90.0% of such labels are (lower bound 96.5%)."
+        "with 95% confidence at least 90.0% of such labels are."
     )
 
 

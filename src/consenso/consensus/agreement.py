@@ -39,7 +39,8 @@ def measure_agreement(
     Returns AGREEMENT: measure, scope, value, low, high, n (texts used). Between annotators, the vote of one on a text
     is the majority of its repetitions (a tie is a missing vote). See `agreement_of` for the measures and intervals.
 
-    `ordered`: the order of `labels` means something, so the alphas for ordered labels are measured too.
+    `ordered`: the order of `labels` (without them: of the sorted names) means something, so the alphas for ordered labels
+    are measured too.
     Raises `DataError` for an unknown vote label, `ConfigError` for an unknown kind of intervals.
     """
     return agreement_of(

@@ -21,7 +21,7 @@ ALL = "all"
 EQUAL = 1e-9
 """Alignment scores closer than this are equal."""
 NORMAL = 30
-"""With fewer texts the paper replaces the t test by Wilcoxon's signed-rank test (section 3)."""
+"""With fewer texts the paper replaces the t test by Wilcoxon's signed-rank test (FAQ of the paper)."""
 WINS = 0.5
 """The winning rate from which the candidate passes."""
 
@@ -49,8 +49,8 @@ def alternative_annotator_test(
     Each human h in turn is left out. On the texts that h, the candidate f and another human labelled, W_f = 1 if f
     agrees with the other humans at least as well as h does, and W_h = 1 if h does at least as well as f (a tie is 1 for
     both). ρ_f and ρ_h are their means. H0: ρ_f ≤ ρ_h − ε is tested by a one-sided t test of d = W_h − W_f against ε
-    (an exact Wilcoxon signed-rank test of d − ε below 30 texts), and rejected by the Benjamini–Yekutieli procedure at `q`. The
-    winning rate ω is the share of humans for whom it is rejected; the candidate passes if ω ≥ .5.
+    (below 30 texts by an exact Wilcoxon signed-rank test of d − ε), and rejected by the Benjamini–Yekutieli procedure
+    at `q`. The winning rate ω is the share of humans for whom it is rejected; the candidate passes if ω ≥ .5.
 
     A human with fewer than `min_items` such texts is not tested (its row has n, and null p) but stays among the others.
     A text without a valid vote of the candidate is left out and counted in n_missing: one that skips the difficult
@@ -61,8 +61,8 @@ def alternative_annotator_test(
     test, rejected, winning_rate, passed. Raises `ConfigError` for unknown or too few names, `DataError` if no candidate
     has three humans with enough texts.
 
-    Source: Calderon, Reichart and Dror (2025, ACL, arXiv 2501.10970, section 3 and algorithm 1); Benjamini and
-    Yekutieli (2001, theorem 1.3).
+    Source: Calderon, Reichart and Dror (2025, ACL, arXiv 2501.10970, and their code, github.com/nitaytech/AltTest);
+    Benjamini and Yekutieli (2001, theorem 1.3).
     """
     import numpy as np
     import pandas as pd
@@ -75,7 +75,9 @@ def alternative_annotator_test(
     alike = _scores(single.labels, score, values)
     at = {name: place for place, name in enumerate(single.annotators)}
     given = grid[:, [at[name] for name in humans]]
-    frames = [_test(name, grid[:, at[name]], given, humans, alike, (epsilon, q, min_items)) for name in candidates]
+    frames = [
+        _test(name, grid[:, at[name]], given, humans, alike, options=(epsilon, q, min_items)) for name in candidates
+    ]
     frame = pd.concat(frames, ignore_index=True)
     overall = frame[frame["human"].eq(ALL)]
     if overall["winning_rate"].isna().all():
@@ -145,6 +147,7 @@ def _test(
     given: np.ndarray,
     humans: list[str],
     alike: np.ndarray,
+    *,
     options: tuple[float, float, int],
 ) -> pd.DataFrame:
     """Return the rows of one candidate; `mine` (n,) are its labels, `given` (n, H) those of the humans, −1: none."""
@@ -162,7 +165,7 @@ def _test(
         label = given[usable, place]
         has = label >= 0
         row = {"candidate": candidate, "human": human, "n": int(has.sum())}
-        rows.append(row | _compare(mine[usable][has], label[has], counts[has], alike, epsilon, min_items))
+        rows.append(row | _compare(mine[usable][has], label[has], counts[has], alike, options=(epsilon, min_items)))
     frame = pd.DataFrame(rows)
     tested = frame["p"].notna().to_numpy()
     rejected = np.full(len(frame), None, dtype=object)
@@ -191,11 +194,12 @@ def _test(
 
 
 def _compare(
-    mine: np.ndarray, label: np.ndarray, counts: np.ndarray, alike: np.ndarray, epsilon: float, min_items: int
+    mine: np.ndarray, label: np.ndarray, counts: np.ndarray, alike: np.ndarray, *, options: tuple[float, int]
 ) -> dict[str, float | str | None]:
     """Compare the candidate with one human on their texts; `counts` (n, K) includes the human's own vote."""
     import numpy as np
 
+    epsilon, min_items = options
     if len(mine) < min_items:
         return {"rho_f": np.nan, "rho_h": np.nan, "p": np.nan, "test": None}
     others = counts.copy()

@@ -92,7 +92,6 @@ def _mistake(name: str, column: Coded) -> str | None:
 def sort_values(codes: np.ndarray, values: Any) -> Coded:
     """Sort distinct values (an Index, or an Arrow array of text); those that no row has, and NaN, are dropped."""
     import numpy as np
-    import pandas as pd
     import pyarrow as pa
 
     seen = np.zeros(len(values) + 1, dtype=bool)
@@ -250,10 +249,11 @@ def _dictionaries(column: Any) -> list[pa.DictionaryArray]:
 def _dictionary(chunk: pa.Array) -> pa.DictionaryArray:
     import pyarrow as pa
 
-    if pa.types.is_dictionary(chunk.type):
-        if chunk.dictionary.null_count or len(chunk.dictionary) > len(chunk):
-            chunk = chunk.cast(chunk.type.value_type).dictionary_encode()
-    else:
+    if pa.types.is_dictionary(chunk.type) and (chunk.dictionary.null_count or len(chunk.dictionary) > len(chunk)):
+        chunk = chunk.cast(chunk.type.value_type)  # else each part of a table would bring the values of all
+    if pa.types.is_null(chunk.type):
+        chunk = chunk.cast(pa.large_string())
+    if not pa.types.is_dictionary(chunk.type):
         chunk = chunk.dictionary_encode()
     codes, values = chunk.indices, chunk.dictionary
     kind = values.type

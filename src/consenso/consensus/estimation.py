@@ -53,8 +53,8 @@ def estimate_label_shares(
     Raises `JoinError` if no text has both, `DataError` for an unknown label, fewer than two gold texts or a wrong
     probability, `ConfigError` for a wrong option.
 
-    Source: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic (2023, Science 382, algorithm 1); Angelopoulos, Duchi and
-    Zrnic (2023, PPI++, arXiv 2311.01453, section 6 and example 6.1); weights: Särndal, Swensson and Wretman (1992,
+    Source: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic (2023, Science 382, arXiv 2301.09633, the mean); Angelopoulos, Duchi and
+    Zrnic (2023, PPI++, arXiv 2311.01453, power tuning of the mean); weights: Särndal, Swensson and Wretman (1992,
     section 5.7) and Zrnic and Candès (2024, arXiv 2403.03208).
     """
     import numpy as np
@@ -125,7 +125,9 @@ def _plain(Y: np.ndarray, f: np.ndarray, level: float, method: str) -> dict[str,
     share = float(Y.mean() + weight * ((off.mean() if N else 0.0) - on.mean()))
     variance = float((Y - weight * on).var() / n) + (weight**2 * float(off.var()) / N if N else 0.0)
     alone = wilson(int(Y.sum()), n, level)
-    return _row(Y, share, variance, float(Y.mean()), float(Y.var() / n), alone, (weight, level))
+    own, own_variance = float(Y.mean()), float(Y.var() / n)
+    options = (weight, level)
+    return _row(Y, share, variance, gold_share=own, gold_variance=own_variance, alone=alone, options=options)
 
 
 def _weighted(Y: np.ndarray, f: np.ndarray, inverse: np.ndarray, level: float, method: str) -> dict[str, Any]:
@@ -142,15 +144,16 @@ def _weighted(Y: np.ndarray, f: np.ndarray, inverse: np.ndarray, level: float, m
     tuned = -float(np.mean(a * b)) / spread if spread > 0 else 0.0
     weight = 1.0 if method == "ppi" else float(np.clip(tuned, 0, 1))
     share = float(share_of_gold + weight * (f.mean() - f_of_gold))
-    variance, alone = float(np.mean((a + weight * b) ** 2) / n), float(np.mean(a * a) / n)
-    interval = _normal(share_of_gold, alone, level)
-    return _row(Y[has], share, variance, float(share_of_gold), alone, interval, (weight, level))
+    variance, own_variance = float(np.mean((a + weight * b) ** 2) / n), float(np.mean(a * a) / n)
+    own, alone, options = float(share_of_gold), _normal(share_of_gold, own_variance, level), (weight, level)
+    return _row(Y[has], share, variance, gold_share=own, gold_variance=own_variance, alone=alone, options=options)
 
 
 def _row(
     Y: np.ndarray,
     share: float,
     variance: float,
+    *,
     gold_share: float,
     gold_variance: float,
     alone: tuple[float, float],

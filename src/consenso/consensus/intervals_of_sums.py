@@ -15,16 +15,15 @@ from consenso.consensus.resampling import ratio
 if TYPE_CHECKING:
     import numpy as np
 
-ROUNDING = 1e-12
-"""What a value may differ from 1 (or 0) and still be it."""
-UNDEFINED = 0.05
-"""No interval where the measure is undefined without one text, for more than this share of the texts."""
+ROUNDING = 1e-10
+"""A standard error below it is 0 but for rounding: leaving out any text changes nothing."""
 
 
 def jackknife_error(left_out: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Return the standard errors (M,) from the values without a text of each kind (U, M); `sizes` (U,) texts a kind.
 
-    ((n − 1) / n) Σ (x₍ᵢ₎ − x̄)², the root of it; NaN for fewer than two texts, or where undefined too often.
+    √((n − 1) / n · Σ (x₍ᵢ₎ − x̄)²); NaN for fewer than two texts, or where one text left out makes the measure undefined:
+    then it hangs on that text (in over a third of the draws of a bootstrap it would be missing).
     """
     import numpy as np
 
@@ -37,15 +36,10 @@ def jackknife_error_within(left_out: np.ndarray, sizes: np.ndarray, group: np.nd
     """Return the standard error of each group's measure (groups,) from its own left-out values (E,)."""
     import numpy as np
 
-    defined = np.isfinite(left_out)
-    weight = np.where(defined, sizes, 0.0)
-    value = np.where(defined, left_out, 0.0)
-    n = np.bincount(group, weights=weight, minlength=groups)
-    everything = np.bincount(group, weights=sizes, minlength=groups)
-    mean = ratio(np.bincount(group, weights=weight * value, minlength=groups), n)
-    squares = np.bincount(group, weights=weight * (value - mean[group]) ** 2, minlength=groups)
-    usable = (n > 1) & (n >= (1 - UNDEFINED) * everything)
-    return np.where(usable, np.sqrt(ratio((n - 1) * squares, n)), np.nan)
+    n = np.bincount(group, weights=sizes, minlength=groups)
+    mean = ratio(np.bincount(group, weights=sizes * left_out, minlength=groups), n)
+    squares = np.bincount(group, weights=sizes * (left_out - mean[group]) ** 2, minlength=groups)
+    return np.where(n > 1, np.sqrt(ratio((n - 1) * squares, n)), np.nan)
 
 
 def agreement_interval(
@@ -53,31 +47,32 @@ def agreement_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return 95 % intervals of chance-corrected agreement: 1 − (1 − x) exp(± t · error / (1 − x)), t with n − 1 df.
 
-    Where no two votes differ the error is 0 and says nothing. Then the interval ends at 1 and starts where the measure
-    would be if the share of disagreement were the upper end of Wilson's interval of 0 in n texts (Wilson 1927);
-    `worst`: the measure if every two votes differed and chance agreement stayed. Null (NaN) for fewer than two texts.
+    Where the error is 0 (no two votes differ, or all texts are alike) it says nothing. Then the share of disagreement
+    has Wilson's interval of a share of n texts (Wilson 1927), and chance agreement stays; `worst`: the measure if every
+    two votes differed. Null (NaN) for fewer than two texts or without an error.
     """
     import numpy as np
 
-    distance = 1 - value
-    perfect = distance < ROUNDING
-    factor = np.exp(np.minimum(_t(n) * ratio(error, np.where(perfect, 1.0, distance)), 700.0))
-    low = np.where(perfect, 1 - _wilson(np.zeros_like(value), n)[1] * (1 - worst), 1 - distance * factor)
-    high = np.where(perfect, value, 1 - distance / factor)
+    distance, furthest = 1 - value, 1 - worst
+    alike = error < ROUNDING
+    factor = np.exp(np.minimum(_t(n) * ratio(error, np.where(alike, 1.0, distance)), 700.0))
+    least, most = _wilson(np.clip(ratio(distance, furthest), 0.0, 1.0), n)
+    low = 1 - np.where(alike, most * furthest, distance * factor)
+    high = 1 - np.where(alike, least * furthest, distance / factor)
     return _known(np.maximum(low, np.minimum(value, -1.0)), high, value, error, n)
 
 
 def share_interval(value: np.ndarray, error: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return 95 % intervals of shares: logit(x) ± t · error / (x (1 − x)); Wilson's where a share is 0 or 1."""
+    """Return 95 % intervals of shares: logit(x) ± t · error / (x (1 − x)); Wilson's where the error is 0."""
     import numpy as np
     from scipy.special import expit, logit
 
-    extreme = (value < ROUNDING) | (value > 1 - ROUNDING)
-    inner = np.where(extreme | ~np.isfinite(value), 0.5, value)
+    alike = ~(error >= ROUNDING)
+    inner = np.where(alike, 0.5, value)
     half = _t(n) * error / (inner * (1 - inner))
-    below, above = _wilson(np.where(np.isfinite(value), value, 0.5), n)
-    low = np.where(extreme, below, expit(logit(inner) - half))
-    high = np.where(extreme, above, expit(logit(inner) + half))
+    least, most = _wilson(value, n)
+    low = np.where(alike, least, expit(logit(inner) - half))
+    high = np.where(alike, most, expit(logit(inner) + half))
     return _known(low, high, value, error, n)
 
 
@@ -128,7 +123,7 @@ def _wilson(share: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z, n = float(ndtri(0.975)), np.maximum(n, 1)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return np.maximum(0.0, middle - half), np.minimum(1.0, middle + half)
+    return np.clip(middle - half, 0.0, share), np.clip(middle + half, share, 1.0)  # rounding may pass the share
 
 
 def _known(

@@ -81,7 +81,8 @@ class PairTables:
     def pairs(self) -> np.ndarray:
         """left · A + right of the P pairs, sorted."""
         pair = self.key // self.shape[1] ** 2
-        return pair[run_starts(pair)]
+        pairs: np.ndarray = pair[run_starts(pair)]
+        return pairs
 
     @cached_property
     def pair(self) -> np.ndarray:

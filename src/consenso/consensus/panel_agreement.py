@@ -237,7 +237,7 @@ def ordinal_left_out(panel: Panel) -> np.ndarray:
         row = pairable[at].toarray()
         rank = _midranks(sums - row)
         own = 2 * (m[at] * (row * rank**2).sum(axis=1) - (row * rank).sum(axis=1) ** 2) / others[at]
-        everyone = 2 * ((rank**2) @ sums - ((rank @ coincidences) * rank).sum(axis=1))
+        everyone = 2 * (rank**2 @ coincidences.sum(axis=1) - ((rank @ coincidences) * rank).sum(axis=1))
         left_out.append(_ordinal_alpha(sums - row, rank, everyone - own))
     return np.concatenate(left_out)[:, None]
 

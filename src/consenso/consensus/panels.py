@@ -24,6 +24,10 @@ LIMIT = 10_000
 """Subsets that are all tried; of more, a greedy search tries some."""
 BUDGETS = 20
 """Steps of the ladder of costs."""
+NAMED = 8
+"""Annotators that a sentence names."""
+ERROR = 0.05
+"""The chance that a panel passes as small enough that is not."""
 SWAPS = 3
 """Members that the greedy search tries to replace, at each size: those that are missed least."""
 Subset = tuple[int, ...]
@@ -38,7 +42,7 @@ class PanelMap:
     pairs: pd.DataFrame
     """first, second, n (texts both voted on), agreement, kappa, error_correlation, both_wrong, same_wrong."""
     sizes: pd.DataFrame
-    """size, annotators (tuple), cost, accuracy_selected, accuracy, low, high, loss, loss_high, stable; by size."""
+    """size, annotators (tuple), cost, accuracy_selected, accuracy, low, high, loss, loss_high, p, stable; by size."""
     budgets: pd.DataFrame
     """budget, then the columns of `sizes`, by budget; empty without costs."""
     chosen: dict[str, Any]
@@ -66,8 +70,9 @@ class PanelMap:
         worse, most = (
             ("worse by at most", row["loss_high"]) if row["loss_high"] > 0 else ("better by", -row["loss_high"])
         )
+        named = ", ".join(row["annotators"][:NAMED]) + (", …" if row["size"] > NAMED else "")
         return (
-            f"{row['size']} of {full} annotators ({', '.join(row['annotators'])}) can stand for all: {measure} "
+            f"{row['size']} of {full} annotators ({named}) can stand for all: {measure} "
             f"{row['accuracy']:.1%} against {row['accuracy'] + row['loss']:.1%}; with 95% confidence they are {worse} "
             f"{most:.1%}{'' if row['loss_high'] > 0 else ' or more'}."
         )
@@ -103,11 +108,12 @@ def map_panel(
     other, both ways. They tell how well SELECTING like that does, so they hold for the subset shown only as far as
     both halves agree with it (`stable`). loss_high is a one-sided 95 % bootstrap bound, the selection held fixed.
 
-    chosen: from the largest panel down, the last one with loss_high ≤ `tolerance` before the first that has not (a
-    fixed sequence of tests, so that their number does no harm). Of the sizes only odd ones are tested so, if any is
-    wanted: an even panel ties, which would end the search. With costs, `budgets` has the best subset for each of 20
-    parts of the full cost, and `chosen` is the cheapest of those. Up to 10,000 subsets are all tried; otherwise they
-    are found by adding the best annotator and swapping those that are missed least.
+    chosen: the smallest panel whose loss is below `tolerance`, by one-sided normal tests (p; H0: the loss is at least
+    the tolerance) from the largest down with the fallback procedure (Wiens 2003), which holds the chance that any
+    passes wrongly at 5 %: each of the m tests has 5 % / m, and what the one before had if that one passed. Of the sizes
+    only odd ones are tested, if any is wanted, as an even panel ties. With costs, `budgets` has the best subset for
+    each of 20 parts of the full cost, and `chosen` is the cheapest of those. Up to 10,000 subsets are all tried;
+    otherwise they are found by adding the best annotator and swapping those that are missed least.
 
     Raises `ConfigError` for wrong options or names, `DataError` without valid votes, `JoinError` if no text has gold.
     """
@@ -124,8 +130,8 @@ def map_panel(
     steps = [cost.sum() * step / BUDGETS for step in range(1, BUDGETS + 1)] if costs else []
     by_budget = [{"budget": step} | found for step in steps if (found := search.best(budget=step))]
     whole = {"subset": everyone, "halves": (everyone, everyone)}
-    added = _score(panel, cost, [*by_size, *by_budget, whole], (draws, seed))
-    chosen = _smallest(by_budget or _testable(by_size, panel.A), tolerance) or whole
+    added = _score(panel, cost, [*by_size, *by_budget, whole], (draws, seed), tolerance)
+    chosen = _smallest(by_budget or _testable(by_size, panel.A)) or whole
     logger.info("panel: %d annotators, %d texts, %d subsets tried", panel.A, panel.sizes.sum(), search.tried)
     return PanelMap(
         annotators=_annotators(panel, names, cost, added, gold is not None),
@@ -153,7 +159,7 @@ class _Panel:
         self.place = np.arange(self.U)
         # where each vote stands in counts (K, U), as one number; (A, U), and without the rows that have no vote
         self.voted = np.ascontiguousarray(self.grid.T >= 0)
-        self.right = np.ascontiguousarray(self.grid.T == self.truth)
+        self.right = np.ascontiguousarray(self.truth == self.grid.T)
         self.flat = np.where(self.voted, self.grid.T, 0) * np.int64(self.U) + self.place
         self.at = [self.flat[a][self.voted[a]] for a in range(self.A)]
         weights = np.stack([self.sizes * (self.half == 0), self.sizes * (self.half == 1), self.sizes])
@@ -340,7 +346,7 @@ def _wanted_sizes(sizes: Sequence[int] | None, A: int) -> list[int]:
 
 
 def _score(
-    panel: _Panel, cost: np.ndarray, rows: list[dict[str, Any]], options: tuple[int, int]
+    panel: _Panel, cost: np.ndarray, rows: list[dict[str, Any]], options: tuple[int, int], tolerance: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill in the rows; return what each annotator adds: value, low, high."""
     import numpy as np
@@ -357,9 +363,20 @@ def _score(
         row["accuracy_selected"] = float(panel.credit(subset) @ panel.sizes / panel.sizes.sum())
         row["accuracy"], row["low"], row["high"] = float(value[at]), float(low[at]), float(high[at])
         row["loss"], row["loss_high"] = float(value[loss]), float(bound[loss])
+        row["p"] = _p_value(columns[:, loss], panel.sizes, tolerance)
         row["stable"] = row["halves"] == (subset, subset)
     A = panel.A
     return value[:A], low[:A], high[:A]
+
+
+def _p_value(loss: np.ndarray, sizes: np.ndarray, tolerance: float) -> float:
+    """Return the one-sided p of H0: the mean loss is at least the tolerance."""
+    from scipy.special import ndtr
+
+    n = sizes.sum()
+    mean = float(loss @ sizes / n)
+    error = math.sqrt(float((loss - mean) ** 2 @ sizes)) / n
+    return float(ndtr((mean - tolerance) / error)) if error > 0 else float(mean >= tolerance)
 
 
 def _bootstrap(sizes: np.ndarray, columns: np.ndarray, options: tuple[int, int]) -> tuple[np.ndarray, ...]:
@@ -379,13 +396,15 @@ def _testable(rows: list[dict[str, Any]], A: int) -> list[dict[str, Any]]:
     return [row for row in smaller if row["size"] % 2] or smaller
 
 
-def _smallest(rows: list[dict[str, Any]], tolerance: float) -> dict[str, Any] | None:
-    """Return the last row, from the largest down, before the first that may lose more than the tolerance."""
-    chosen = None
+def _smallest(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the last row, from the largest panel down, that passes the fallback procedure (Wiens 2003)."""
+    chosen, carried = None, 0.0
     for row in reversed(rows):
-        if row["loss_high"] > tolerance + 1e-12:
-            break
-        chosen = row
+        carried += ERROR / len(rows)
+        if row["p"] <= carried:
+            chosen = row
+        else:
+            carried = 0.0
     return chosen
 
 
@@ -393,7 +412,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...], first: Sequence[s
     import pandas as pd
 
     named = [row | {"annotators": tuple(names[a] for a in row["subset"])} for row in rows]
-    columns = ["size", "annotators", "cost", "accuracy_selected", "accuracy", "low", "high", "loss", "loss_high"]
+    columns = ["size", "annotators", "cost", "accuracy_selected", "accuracy", "low", "high", "loss", "loss_high", "p"]
     return pd.DataFrame(named, columns=[*first, *columns, "stable"])
 
 
@@ -427,18 +446,20 @@ def _pairs(panel: _Panel, names: tuple[str, ...], has_gold: bool) -> pd.DataFram
     """Return agreement, kappa and how errors go together, for each two annotators on the texts both voted on."""
     import numpy as np
     import pandas as pd
+    from threadpoolctl import threadpool_limits
 
     weight = panel.sizes[:, None].astype(float)
     voted = (panel.grid >= 0).astype(float)
     wrong = voted * (panel.grid != panel.truth[:, None])
     n, errors = voted.T @ (weight * voted), wrong.T @ (weight * voted)
     both, agreed, chance, same = wrong.T @ (weight * wrong), np.zeros_like(n), np.zeros_like(n), np.zeros_like(n)
-    for k in range(panel.K):
-        gave = (panel.grid == k).astype(float)
-        agreed += gave.T @ (weight * gave)
-        same += (gave * wrong).T @ (weight * gave * wrong)
-        given = gave.T @ (weight * voted)
-        chance += given * given.T
+    with threadpool_limits(1):  # many small products: threads that wait for each other cost more than they give
+        for k in range(panel.K):
+            gave = (panel.grid == k).astype(float)
+            agreed += gave.T @ (weight * gave)
+            same += (gave * wrong).T @ (weight * gave * wrong)
+            given = gave.T @ (weight * voted)
+            chance += given * given.T
     with np.errstate(divide="ignore", invalid="ignore"):
         kappa = (n * agreed - chance) / (n * n - chance)
         spread = errors * (n - errors) * errors.T * (n - errors.T)

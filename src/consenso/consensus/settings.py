@@ -60,7 +60,7 @@ class ConsensusSettings(Settings):
     """What becomes of a tie: undecided (no label), or random (drawn per text from the seed and its id)."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """The smallest share a winner needs; none by default (0.8 for method threshold)."""
-    weights: dict[str, float] | Literal["gold", "votes"] = Field(default_factory=dict)
+    weights: dict[str, float] | str = Field(default_factory=dict)
     """For method weighted: annotator = weight (others weigh 1), or learned: "gold" or "votes"."""
     families: dict[str, str] = Field(default_factory=dict)
     """For method dawid_skene_families: annotator = model family; default: what the annotators table says."""

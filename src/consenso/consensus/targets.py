@@ -30,9 +30,9 @@ class Target:
     n_kept: int
     """Gold texts with value ≥ threshold; 0 without a threshold."""
     accuracy_kept: float
-    """Their accuracy; null (NaN) without a threshold. Optimistic by the search; `low` is not."""
+    """Their accuracy; null (NaN) without a threshold. Optimistic: the threshold was chosen on them."""
     low: float
-    """Lower bound of the accuracy of the labels kept, at `confidence`; null without a threshold."""
+    """Clopper–Pearson lower bound of it; in spite of the search only `target` is certain, not `low`."""
     coverage: float
     """n_kept / n."""
     reason: str = ""
@@ -47,7 +47,7 @@ class Target:
         return (
             f"Keep labels with a value of at least {self.threshold:.4g}: {self.n_kept:,} of {self.n:,} gold texts "
             f"({self.coverage:.1%}), {self.accuracy_kept:.1%} of them right; with {sure} at least {wanted} of such "
-            f"labels are (lower bound {self.low:.1%})."
+            "labels are."
         )
 
 
@@ -72,8 +72,8 @@ def threshold_for(values: Any, right: Any, target: float, confidence: float = 0.
     Returns a `Target`; its threshold is None where nothing passes. Raises `ConfigError` for a target or confidence
     outside (0, 1), `DataError` for unequal lengths, no text, or a null in `right`.
 
-    Source: Angelopoulos, Bates, Candès, Jordan and Lei (2021, Learn then Test, arXiv 2110.01052, section 2.3 and
-    algorithm 1: fixed-sequence testing); Clopper and Pearson (1934).
+    Source: Angelopoulos, Bates, Candès, Jordan and Lei (2021, Learn then Test, arXiv 2110.01052, the
+    part on fixed-sequence testing); Clopper and Pearson (1934).
     """
     import numpy as np
 

@@ -216,17 +216,18 @@ def label_sums(votes: CodedVotes, weight: np.ndarray) -> np.ndarray:
     import numpy as np
 
     n, K = votes.shape
-    sums = np.bincount(votes.text * K + votes.label, weights=weight, minlength=n * K)
-    return sums.astype(float).reshape(n, K)  # without any vote bincount counts in integers
+    sums = np.bincount(_numbered(votes.text, K, votes.label), weights=weight, minlength=n * K)
+    return sums.astype(float, copy=False).reshape(n, K)  # without any vote bincount counts in integers
 
 
 def label_shares(votes: CodedVotes, weight: np.ndarray) -> np.ndarray:
     """Return the share of the weight per text and label: (n, K), rows sum to 1; all zero without a valid vote."""
     import numpy as np
 
-    sums = label_sums(votes, weight)
-    total = sums.sum(axis=1, keepdims=True)
-    shares: np.ndarray = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+    shares = label_sums(votes, weight)
+    total = np.einsum("ik->i", shares)
+    total[total <= 0] = np.inf
+    shares /= total[:, None]
     return shares
 
 

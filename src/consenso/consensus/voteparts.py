@@ -80,9 +80,11 @@ def _read(path: Path, *, several: bool) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, read_dictionary=[name for name in NEEDED if name != "repetition"]) as file:
-            names = present(file.schema_arrow.names, f" in {path.name}" if several else "")
-            for groups in _groups([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]):
+        footer = pq.read_metadata(path)
+        names = present(footer.schema.to_arrow_schema().names, f" in {path.name}" if several else "")
+        text = [name for name in names if name != "repetition"]
+        with pq.ParquetFile(path, read_dictionary=text, metadata=footer) as file:
+            for groups in _groups([footer.row_group(g).num_rows for g in range(footer.num_row_groups)]):
                 yield file.read_row_groups(groups, columns=names, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,9 +6,15 @@ abstention are `decide`'s.
 
 from __future__ import annotations
 
+from consenso.consensus.methods.crowdlab import crowdlab
 from consenso.consensus.methods.dawid_skene import dawid_skene, dawid_skene_map
 from consenso.consensus.methods.families import dawid_skene_families
+from consenso.consensus.methods.glad import glad
+from consenso.consensus.methods.mace import mace
 from consenso.consensus.methods.majority import majority
+from consenso.consensus.methods.one_coin import one_coin
+from consenso.consensus.methods.ordinal_dawid_skene import ordinal_dawid_skene
+from consenso.consensus.methods.outliers import outliers
 from consenso.consensus.methods.shape import Method, Options, Shares
 from consenso.consensus.methods.threshold import threshold
 from consenso.consensus.methods.unanimous import unanimous
@@ -22,6 +28,14 @@ METHODS = {
     "dawid_skene": Method(dawid_skene, posterior=True),
     "dawid_skene_map": Method(dawid_skene_map, posterior=True),
     "dawid_skene_families": Method(dawid_skene_families, reads=frozenset({"families", "gold"}), posterior=True),
+    "one_coin": Method(one_coin, posterior=True),
+    "glad": Method(glad, posterior=True),
+    "mace": Method(mace, posterior=True),
+    "ordinal_dawid_skene": Method(ordinal_dawid_skene, posterior=True),
+    "outliers": Method(outliers, at_least=1.0),
+    "crowdlab": Method(
+        crowdlab, reads=frozenset({"probabilities"}), needs=frozenset({"probabilities"}), posterior=True
+    ),
 }
 
 __all__ = ["METHODS", "Method", "Options", "Shares"]

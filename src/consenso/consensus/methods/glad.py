@@ -1,7 +1,7 @@
 """GLAD: each annotator has an ability and each text a difficulty.
 
-Source: Whitehill, Ruvolo, Wu, Bergsma and Movellan (2009), NeurIPS 22, "Whose vote should count more", equations 1 to 6;
-more than two labels as in section 2.1 there: errors fall on the other labels alike.
+Source: Whitehill, Ruvolo, Wu, Bergsma and Movellan (2009), NeurIPS 22, "Whose vote should count more": the model, its
+priors and EM. With more than two labels, errors fall on the other labels alike, as in crowd-kit's GLAD.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def ability_step(given: Given, hit: np.ndarray, ability: np.ndarray, easiness: n
     right = _sigmoid(ability[given.annotator] * easy)
     slope = given.per_annotator(given.each * (hit - right) * easy, len(ability)) - (ability - MEAN)
     bend = given.per_annotator(given.each * right * (1 - right) * easy**2, len(ability)) + 1
-    return np.clip(slope / bend, -STEP, STEP)
+    step: np.ndarray = np.clip(slope / bend, -STEP, STEP)
+    return step
 
 
 def easiness_step(given: Given, hit: np.ndarray, ability: np.ndarray, easiness: np.ndarray) -> np.ndarray:
@@ -79,7 +80,8 @@ def easiness_step(given: Given, hit: np.ndarray, ability: np.ndarray, easiness: 
     P = len(easiness)
     slope = np.bincount(given.row, weights=gain, minlength=P) - (easiness - MEAN)
     bend = np.bincount(given.row, weights=given.weight * right * (1 - right) * pull**2 - gain, minlength=P)
-    return np.clip(slope / (1 + np.maximum(bend, 0)), -STEP, STEP)
+    step: np.ndarray = np.clip(slope / (1 + np.maximum(bend, 0)), -STEP, STEP)
+    return step
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

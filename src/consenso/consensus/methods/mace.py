@@ -1,7 +1,7 @@
 """MACE: an annotator knows the label, or spams from a distribution of its own.
 
-Source: Hovy, Berg-Kirkpatrick, Vaswani and Hovy (2013), NAACL-HLT, 1120–1130: the model (section 2.1), restarts of which
-the likeliest is kept, and variational EM with priors (section 2.2, and the values of the authors' program).
+Source: Hovy, Berg-Kirkpatrick, Vaswani and Hovy (2013), NAACL-HLT, 1120–1130: the model, variational EM with priors, and
+restarts of which the likeliest is kept; the values of the priors are those of the authors' program and of crowd-kit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One coin: Dawid–Skene with one accuracy per annotator; errors fall on the other labels alike.
 
-Sources: Raykar et al. (2010), JMLR 11, section 2 (two labels); Zhang, Chen, Zhou and Jordan (2016), JMLR 17, section 2:
+Sources: Raykar et al. (2010), JMLR 11 (two labels); Zhang, Chen, Zhou and Jordan (2016), JMLR 17:
 the "one-coin model". The prior and the fixed prevalence are our own choices.
 """
 
@@ -73,7 +73,7 @@ def confusion_of(right: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     A, K = other.shape
     if A * K * K > CELLS:
         return None
-    table = np.repeat(other[:, :, None], K, axis=2)
+    table: np.ndarray = np.repeat(other[:, :, None], K, axis=2)
     table[:, np.arange(K), np.arange(K)] = right[:, None] if right.ndim == 1 else right
     return table
 
@@ -99,7 +99,8 @@ class Given:
 
     def hit(self, posterior: np.ndarray) -> np.ndarray:
         """Return the chance that each vote is right; `posterior` is (K, P)."""
-        return posterior.reshape(-1)[self.at]
+        found: np.ndarray = posterior.reshape(-1)[self.at]
+        return found
 
     def per_annotator(self, values: np.ndarray, A: int) -> np.ndarray:
         """Return the sum of the votes' values per annotator."""
