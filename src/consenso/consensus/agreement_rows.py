@@ -13,7 +13,7 @@ from consenso.consensus.intervals_of_sums import (
     jackknife_error_within,
     left_out_means,
     share_interval,
-)  # fmt: skip
+)
 from consenso.consensus.pair_agreement import (
     PairMeasure,
     PairTables,
@@ -24,7 +24,7 @@ from consenso.consensus.pair_agreement import (
     pair_tables,
     patterns_of,
     raw_and_cohen,
-)  # fmt: skip
+)
 from consenso.consensus.panel_agreement import (
     MEASURES,
     Panel,
@@ -36,7 +36,7 @@ from consenso.consensus.panel_agreement import (
     panel_of,
     panel_values,
     specific_entries,
-)  # fmt: skip
+)
 from consenso.consensus.resampling import Resamples, apply_measure, find_patterns, percentile_interval, ratio, resample
 from consenso.consensus.votematrix import CodedVotes, run_starts
 

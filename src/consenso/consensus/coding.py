@@ -49,6 +49,8 @@ def code_columns(votes: Any) -> dict[str, Coded]:
             if framed:
                 check(votes, VOTES)
             raise DataError(mistake)
+    if framed:
+        _check_others(votes)
     return columns
 
 
@@ -138,7 +140,6 @@ def _as_index(values: Any) -> pd.Index:
 def _of_frame(votes: pd.DataFrame) -> dict[str, Coded]:
     if any(column.required and name not in votes.columns for name, column in VOTES.columns.items()):
         check(votes, VOTES)
-    _check_others(votes)
     return {
         name: code_series(votes[name]) if name in votes.columns else _constant(VOTES.columns[name].default, len(votes))
         for name in NEEDED

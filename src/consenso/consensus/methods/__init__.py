@@ -31,7 +31,7 @@ METHODS = {
     "one_coin": Method(one_coin, posterior=True),
     "glad": Method(glad, posterior=True),
     "mace": Method(mace, posterior=True),
-    "ordinal_dawid_skene": Method(ordinal_dawid_skene, posterior=True),
+    "ordinal_dawid_skene": Method(ordinal_dawid_skene, posterior=True, ordered=True),
     "outliers": Method(outliers, at_least=1.0),
     "crowdlab": Method(
         crowdlab, reads=frozenset({"probabilities"}), needs=frozenset({"probabilities"}), posterior=True

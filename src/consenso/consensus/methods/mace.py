@@ -68,13 +68,15 @@ def mace(votes: CodedVotes, options: Options) -> Shares:
         return Shares(np.zeros(votes.shape))
     patterns, K, A = find_patterns(votes), len(votes.labels), len(votes.annotators)
     given, number = list_votes(patterns, K), patterns.number
-    first = min(FIRST, options.iterations)
-    best = _iterate(given, number, _expect(given, number, _even(A, K)), first)
-    rng = np.random.default_rng(options.seed)
-    drawn = [_iterate(given, number, _expect(given, number, _draw(A, K, rng)), first) for _ in range(STARTS)]
+    total, rng = _per_cell(given, given.each, A), np.random.default_rng(options.seed)
+    starts = [_even(A, K)] + [_draw(A, K, rng) for _ in range(STARTS)]
+    even, *drawn = (
+        _iterate(given, number, total, _expect(given, number, total, start), min(FIRST, options.iterations))
+        for start in starts
+    )
     likeliest = max(drawn, key=lambda fit: fit.likelihood)
-    best = likeliest if likeliest.likelihood > best.likelihood + CLEARLY else best
-    fit = _iterate(given, number, best, options.iterations)
+    best = likeliest if likeliest.likelihood > even.likelihood + CLEARLY else even
+    fit = _iterate(given, number, total, best, options.iterations)
     whole = fit.habits.knows + fit.habits.spams.sum(axis=1)
     knows, spams = fit.habits.knows / whole, fit.habits.spams / whole[:, None]
     return Shares(
@@ -100,25 +102,24 @@ def _draw(A: int, K: int, rng: np.random.Generator) -> Habits:
     return Habits(knows / (knows + spams), (spams / (knows + spams) / spam.sum(axis=1))[:, None] * spam)
 
 
-def _iterate(given: Given, number: np.ndarray, fit: Fit, until: int) -> Fit:
+def _iterate(given: Given, number: np.ndarray, total: np.ndarray, fit: Fit, until: int) -> Fit:
     import numpy as np
 
-    total = _per_cell(given, given.each, fit.habits)
     while fit.iterations < until and fit.change >= TOLERANCE:
-        after = _expect(given, number, _maximise(given, fit, total))
+        after = _expect(given, number, total, _maximise(given, fit, total))
         change = float(np.abs(after.posterior - fit.posterior).max())
         fit = Fit(after.habits, after.posterior, after.likelihood, fit.iterations + 1, change)
     return fit
 
 
-def _expect(given: Given, number: np.ndarray, habits: Habits) -> Fit:
+def _expect(given: Given, number: np.ndarray, total: np.ndarray, habits: Habits) -> Fit:
     """E step: P(T = k) ∝ Π_a (θ_a 1[vote = k] + (1 − θ_a) ξ_a,vote)."""
     import numpy as np
 
-    spams = habits.spams[given.annotator, given.label]
-    wrong, right = np.log(spams), np.log(spams + habits.knows[given.annotator])
-    posterior, logs = normalise(given.per_label(given.weight * (right - wrong)))
-    likelihood = number @ (logs - np.log(given.shape[0])) + given.each @ wrong
+    wrong = np.log(habits.spams)
+    bonus = np.log(habits.spams + habits.knows[:, None]) - wrong
+    posterior, logs = normalise(given.per_label(given.weight * bonus[given.annotator, given.label]))
+    likelihood = (number * (logs - np.log(given.shape[0]))).sum() + (total * wrong).sum()
     return Fit(habits, posterior, float(likelihood))
 
 
@@ -129,7 +130,7 @@ def _maximise(given: Given, fit: Fit, total: np.ndarray) -> Habits:
 
     habits = fit.habits
     knows = habits.knows[:, None]
-    known = _per_cell(given, given.each * given.hit(fit.posterior), habits) * knows / (knows + habits.spams)
+    known = _per_cell(given, given.each * given.hit(fit.posterior), len(total)) * knows / (knows + habits.spams)
     spam = total - known
     votes = digamma(total.sum(axis=1) + KNOWS + SPAMS)
     spams = np.exp(digamma(spam.sum(axis=1) + SPAMS) - votes)
@@ -137,9 +138,9 @@ def _maximise(given: Given, fit: Fit, total: np.ndarray) -> Habits:
     return Habits(np.exp(digamma(known.sum(axis=1) + KNOWS) - votes), spams[:, None] * which)
 
 
-def _per_cell(given: Given, values: np.ndarray, habits: Habits) -> np.ndarray:
+def _per_cell(given: Given, values: np.ndarray, A: int) -> np.ndarray:
     """Return the sum of the votes' values per annotator and label, (A, K)."""
     import numpy as np
 
-    cell = given.annotator * given.shape[0] + given.label
-    return np.bincount(cell, weights=values, minlength=habits.spams.size).reshape(habits.spams.shape)
+    K = given.shape[0]
+    return np.bincount(given.annotator * K + given.label, weights=values, minlength=A * K).reshape(A, K)

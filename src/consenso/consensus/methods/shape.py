@@ -66,3 +66,5 @@ class Method:
     """Options without which the method cannot work."""
     posterior: bool = False
     """True: the shares are a model's probabilities; the score is then the winner's share of the votes."""
+    ordered: bool = False
+    """True: the labels are taken as ordered, from the first of the schema to the last."""
