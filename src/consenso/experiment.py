@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,18 @@ from consenso.annotate.sources import FolderSource
 from consenso.annotate.variants import VariantCount
 from consenso.annotate.votelog import VoteLog
 from consenso.compare import check_guards, compare_arms, exit_code, score_runs
-from consenso.consensus import check_consensus, decide, measure_agreement
+from consenso.consensus import (
+    METHODS,
+    CodedVotes,
+    ConsensusSettings,
+    agreement_of,
+    check_consensus,
+    code_votes,
+    decide,
+    describe_gold,
+    describe_panel,
+    estimate_reliability,
+)
 from consenso.data import Loaded, find_leaks, make_folds, read_dataset
 from consenso.encoders import embed, encoder_fingerprint
 from consenso.errors import ConfigError, nearest
@@ -42,18 +53,22 @@ from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
 from consenso.finetune import STUDENTS, FinetuneSettings, Results, make_arms, run_arms
 from consenso.labels import LabelSchema
+from consenso.light_model import out_of_fold
 from consenso.preconditions import has_test_gold, need_extras, need_gold, need_labels, need_valid_votes
 from consenso.report import write_report
 from consenso.store import RunFolder, digest, environment
 from consenso.tables import LEAKS, RECALL, TABLES
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
 OUT_OF_DATE = "out of date: settings or data have changed since; `consenso run` brings it up to date"
 """Said instead of a verdict that an earlier stage has overtaken."""
+FOLDS = 5
+"""Of the light classifier whose probabilities a consensus method reads."""
 Progress = Callable[[dict[str, Any]], None]
 """Called with events: {"stage": …, "event": "start" | "reuse" | "advance" | "end", …}."""
 
@@ -347,33 +362,94 @@ def _write_votes(
 
 
 def _consensus(this: Run) -> None:
-    import pandas as pd
-
-    settings, texts, votes, schema = (
-        this.experiment.consensus, this.folder.read("texts"), this.folder.read("votes"), this.schema,
-    )  # fmt: skip
-    if settings.variants:
-        votes = pd.concat([votes, this.folder.read("variant_votes")], ignore_index=True)
+    settings, folder, schema = this.experiment.consensus, this.folder, this.schema
+    texts, annotators = folder.read("texts"), folder.read("annotators")
+    sources = [folder.table_path("votes"), *([folder.table_path("variant_votes")] if settings.variants else [])]
+    votes = code_votes(sources, schema, texts=texts["text_id"], count=settings.count)
+    used = _gold_for_consensus(this, texts)
     labels = decide(
         votes,
         settings.method,
-        labels=schema,
-        texts=texts["text_id"],
         threshold=settings.threshold,
         ties=settings.ties,
-        weights=settings.weights,
-        count=settings.count,
+        weights=settings.weights or None,
+        families=_families(settings, annotators, votes.annotators),
+        gold=None if used.empty else used,
+        probabilities=_probabilities(this, texts, votes),
+        iterations=settings.iterations,
         seed=settings.seed,
         problematic=settings.problematic,
     )
-    this.folder.write("labels", labels)
-    this.folder.write(
-        "agreement", measure_agreement(votes, labels=schema, bootstrap=settings.bootstrap, seed=settings.seed)
+    folder.write("consensus_gold", used.rename_axis("text_id").reset_index()[["text_id"]].assign(purpose="consensus"))
+    folder.note("consensus", labels.attrs["consensus"])
+    folder.write("labels", labels)
+    folder.write(
+        "agreement",
+        agreement_of(votes, bootstrap=settings.bootstrap, seed=settings.seed, ordered=settings.ordered),
     )
-    this.folder.write("confidence", calibrate_confidence(votes, _open_gold(this.folder, texts)))
-    this.folder.write(
+    folder.write("reliability", estimate_reliability(votes, draws=min(settings.bootstrap, 200), seed=settings.seed))
+    folder.write(
         "final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]]
     )
+    _hold_against_gold(this, labels, texts)
+
+
+def _gold_for_consensus(this: Run, texts: pd.DataFrame) -> pd.Series:
+    """Gold by text id that consensus may learn from: of `gold_texts` training texts, drawn at random."""
+    settings, folds = this.experiment.consensus, this.folder.read("folds")
+    gold = _open_gold(this.folder, texts)
+    if not settings.gold_texts:
+        return gold.iloc[:0]
+    dev = set(folds.loc[folds["part"] == "dev", "text_id"])
+    train = gold[~gold.index.isin(dev)].sort_index()
+    if len(train) < settings.gold_texts:
+        raise ConfigError(
+            f"consensus.gold_texts = {settings.gold_texts}: only {len(train)} training texts have gold; ask for fewer, "
+            "or choose a method that needs none"
+        )
+    return train.sample(settings.gold_texts, random_state=settings.seed)
+
+
+def _families(settings: ConsensusSettings, annotators: pd.DataFrame, voted: Sequence[str]) -> dict[str, str] | None:
+    """Annotator → model family, as the settings or the annotators table have it, where the method reads it."""
+    if "families" not in METHODS[settings.method].reads:
+        return None
+    known = annotators.dropna(subset=["family"]).set_index("annotator")["family"].astype(str).to_dict()
+    return {name: family for name, family in (known | settings.families).items() if name in {*voted, *settings.families}}
+
+
+def _probabilities(this: Run, texts: pd.DataFrame, votes: CodedVotes) -> np.ndarray | None:
+    """What a light classifier, trained on the majority's labels of other texts, says of each text, where that is read."""
+    if "probabilities" not in METHODS[this.experiment.consensus.method].reads:
+        return None
+    import numpy as np
+
+    codes = this.schema.codes(decide(votes, "majority")["label"])
+    learned, words = codes >= 0, texts["text"].astype(str).to_numpy(dtype=object)
+    if learned.sum() < FOLDS:
+        raise ConfigError(
+            f"consensus.method = 'crowdlab': only {int(learned.sum())} texts have a majority label to train its classifier "
+            f"on, and it needs {FOLDS}; choose 'dawid_skene_map'"
+        )
+    found = np.full((len(codes), len(this.schema)), np.nan)
+    rng = np.random.default_rng(this.experiment.consensus.seed)
+    found[learned] = out_of_fold(words[learned], codes[learned], len(this.schema), FOLDS, rng)
+    return found
+
+
+def _hold_against_gold(this: Run, labels: pd.DataFrame, texts: pd.DataFrame) -> None:
+    """Write what train and dev gold says of the votes: calibration, who is missed, and of gold itself."""
+    folder, gold, settings = this.folder, _open_gold(this.folder, texts), this.experiment.consensus
+    votes = folder.read("votes", ["text_id", "annotator", "repetition", "label", "status", "confidence", "cost"])
+    seen = votes[votes["text_id"].isin(gold.index)] if len(gold) else votes
+    folder.write("confidence", calibrate_confidence(votes, gold))
+    missed, panels, sentence = describe_panel(seen, gold if len(gold) else None, labels=this.schema, seed=settings.seed)
+    folder.write("missed", missed)
+    folder.write("panels", panels)
+    folder.note("panel", sentence)
+    noise, bound = describe_gold(labels, seen, gold, this.schema)
+    folder.write("gold_noise", noise)
+    folder.write("gold_bound", bound)
 
 
 def _open_gold(folder: RunFolder, texts: pd.DataFrame) -> pd.Series:
@@ -410,12 +486,13 @@ def _finetune(this: Run) -> dict[str, Any]:
 
 
 def _without_gold_used(folder: RunFolder) -> pd.DataFrame:
-    """The final labels; none for texts whose gold made labels (examples, candidates): they train no aligned arm."""
+    """The final labels; none for texts whose gold made labels (examples, candidates, learned weights): they train no aligned arm."""
     labels = folder.read("final_labels")
-    if not folder.has("gold_used"):
-        return labels
-    used = labels["text_id"].isin(folder.read("gold_used")["text_id"])
-    return labels.assign(label=labels["label"].mask(used, None))
+    for name in ("gold_used", "consensus_gold"):
+        if folder.has(name):
+            used = labels["text_id"].isin(folder.read(name)["text_id"])
+            labels = labels.assign(label=labels["label"].mask(used, None))
+    return labels
 
 
 def arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
@@ -536,12 +613,16 @@ STAGES = (
         _annotate_depends, _annotate,
     ),
     Stage(
-        "consensus", ("texts", "folds", "votes", "variant_votes"), ("labels", "agreement", "confidence", "final_labels"),
+        "consensus", ("texts", "folds", "annotators", "votes", "variant_votes"),
+        (
+            "consensus_gold", "labels", "agreement", "reliability", "confidence", "missed", "panels", "gold_noise",
+            "gold_bound", "final_labels",
+        ),
         lambda this: [this.experiment.consensus.model_dump(mode="json"), this.folder.record().get("labels")],
         _consensus,
     ),
     Stage(
-        "finetune", ("texts", "folds", "final_labels", "gold_used"), ("arms", "trainings", "curves", "predictions"),
+        "finetune", ("texts", "folds", "final_labels", "gold_used", "consensus_gold"), ("arms", "trainings", "curves", "predictions"),
         _finetune_depends,
         _finetune,
     ),

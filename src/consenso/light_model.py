@@ -85,3 +85,25 @@ def text_classifier(texts: Sequence[str], codes: np.ndarray, n_classes: int, *, 
         features = vectorizer.fit_transform([f"{text} " for text in texts])
     model = linear_model(features, codes, C=C)
     return lambda others: class_probabilities(model, vectorizer.transform(list(others)), n_classes)
+
+
+def out_of_fold(
+    words: np.ndarray, codes: np.ndarray, n_classes: int, folds: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return class probabilities of each text, (n, n_classes), by a `text_classifier` that has not seen it.
+
+    `words`: the texts, object array; `codes`: class positions. Folds are stratified by shuffled rank in class.
+    """
+    import numpy as np
+
+    order = np.lexsort((rng.random(len(codes)), codes))
+    fold = np.empty(len(codes), dtype=int)
+    fold[order] = np.arange(len(codes)) % folds
+    found = np.zeros((len(codes), n_classes))
+    for number in range(folds):
+        seen, held = fold != number, fold == number
+        if len(set(codes[seen])) < 2:
+            found[held] = np.bincount(codes[seen], minlength=n_classes) / max(1, seen.sum())
+        else:
+            found[held] = text_classifier(list(words[seen]), codes[seen], n_classes)(words[held])
+    return found

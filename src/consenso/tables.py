@@ -191,6 +191,84 @@ GOLD_USED = Table(
     ("text_id",),
     {"text_id": _key("any"), "purpose": Column("text", nullable=False, values=("examples", "candidates"))},
 )
+CONSENSUS_GOLD = Table(
+    "consensus_gold",
+    ("text_id",),
+    {"text_id": _key("any"), "purpose": Column("text", nullable=False, values=("consensus",))},
+)
+"""Training texts whose gold consensus learned from; they train no aligned arm."""
+RELIABILITY = Table(
+    "reliability",
+    ("annotator",),
+    {
+        "annotator": _key(),
+        "n": Column("integer"),
+        "accuracy": Column("number"),  # estimated from the votes alone
+        "low": Column("number"),
+        "high": Column("number"),
+        "weakest": Column("text"),  # the true label that it recognises least
+        "weakest_accuracy": Column("number"),
+        "taken_for": Column("text"),
+    },
+)
+PANELS = Table(
+    "panels",
+    ("size",),
+    {
+        "size": _key("integer"),
+        "annotators": Column("text", nullable=False),  # joined by " + "
+        "cost": _maybe("number"),  # per text, in the currency of the votes
+        "accuracy": Column("number"),  # against gold; without gold: agreement with the consensus of all
+        "low": Column("number"),
+        "high": Column("number"),
+        "loss": Column("number"),  # against all annotators
+        "loss_high": Column("number"),
+        "is_chosen": _maybe("flag", False),  # the smallest panel that loses less than the tolerance
+    },
+)
+MISSED = Table(
+    "missed",
+    ("annotator",),
+    {
+        "annotator": _key(),
+        "accuracy_alone": Column("number"),
+        "agreement_with_others": Column("number"),
+        "added": Column("number"),  # what is lost without it
+        "low": Column("number"),
+        "high": Column("number"),
+    },
+)
+GOLD_NOISE = Table(
+    "gold_noise",
+    ("text_id",),
+    {
+        "text_id": _key("any"),
+        "rank": Column("integer"),
+        "gold": Column("text"),
+        "label": Column("text"),
+        "score": Column("number"),
+        "margin": Column("number"),
+        "self_confidence": Column("number"),
+        "n_votes": Column("number"),
+        "confident": _maybe("flag", False),
+    },
+)
+GOLD_BOUND = Table(
+    "gold_bound",
+    ("gold",),
+    {
+        "gold": _key(),
+        "n": Column("integer"),
+        "unanimous": Column("integer"),  # texts whose annotators all give one and the same other label
+        "share": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "expected_independent": Column("number"),
+        "expected_together": Column("number"),
+        "n_confident": Column("integer"),
+        "share_confident": Column("number"),
+    },
+)
 CONFIDENCE = Table(
     "confidence",
     ("annotator",),
@@ -375,7 +453,8 @@ TABLES = {
     table.name: table
     for table in (
         TEXTS, DUPLICATES, FOLDS, LEAKS, CANDIDATES, RECALL, GOLD_USED, ANNOTATORS, VOTES, VARIANT_VOTES, VARIANTS,
-        CONFIDENCE, LABELS, AGREEMENT, FINAL_LABELS, ARMS, TRAININGS,
+        CONFIDENCE, CONSENSUS_GOLD, LABELS, AGREEMENT, RELIABILITY, PANELS, MISSED, GOLD_NOISE, GOLD_BOUND, FINAL_LABELS,
+        ARMS, TRAININGS,
         CURVES, PREDICTIONS, SCORES, GUARDS, COMPARISON,
     )
 }  # fmt: skip

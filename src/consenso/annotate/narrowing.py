@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from consenso.annotate.settings import CandidateSettings
 from consenso.errors import DataError
 from consenso.labels import LabelSchema
-from consenso.light_model import text_classifier
+from consenso.light_model import out_of_fold, text_classifier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def narrow_labels(
     wanted = settings.train or int(np.clip(len(known) // 10, 100, 1000))
     sample = np.sort(rng.permutation(known)[:wanted])
     words, codes = texts["text"].astype(str).to_numpy(dtype=object), schema.codes(texts["gold"].iloc[sample])
-    found = _out_of_fold(words[sample], codes, len(schema), min(settings.folds, len(sample)), rng)
+    found = out_of_fold(words[sample], codes, len(schema), min(settings.folds, len(sample)), rng)
     classify = text_classifier(list(words[sample]), codes, len(schema))
     k = min(settings.k, len(schema))
     names = np.array(schema.names, dtype=object)
@@ -74,25 +74,6 @@ def narrow_labels(
         recall,
         [str(i) for i in texts["text_id"].iloc[sample]],
     )
-
-
-def _out_of_fold(
-    words: np.ndarray, codes: np.ndarray, n_classes: int, folds: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Class probabilities of each text by a classifier that has not seen it; folds stratified by shuffled rank in class."""
-    import numpy as np
-
-    order = np.lexsort((rng.random(len(codes)), codes))
-    fold = np.empty(len(codes), dtype=int)
-    fold[order] = np.arange(len(codes)) % folds
-    found = np.zeros((len(codes), n_classes))
-    for number in range(folds):
-        seen, held = fold != number, fold == number
-        if len(set(codes[seen])) < 2:
-            found[held] = np.bincount(codes[seen], minlength=n_classes) / max(1, seen.sum())
-        else:
-            found[held] = text_classifier(list(words[seen]), codes[seen], n_classes)(words[held])
-    return found
 
 
 def recall_at(probabilities: np.ndarray, codes: np.ndarray, ks: list[int]) -> pd.DataFrame:

@@ -84,6 +84,8 @@ def decide(
         seed=seed,
     )
     chosen = METHODS[method]
+    if missing := sorted(name for name in chosen.needs if getattr(options, name) is None):
+        raise ConfigError(f"method {method!r} needs {missing[0]}; pass them, or choose another method")
     found = chosen.shares(coded, options)
     least = max(chosen.at_least, (chosen.threshold or 0.0) if threshold is None else threshold)
     frame = _choose(found.values, coded, least=least, ties=ties, seed=seed)
@@ -143,7 +145,8 @@ def _gold_codes(gold: Any, coded: CodedVotes) -> np.ndarray | None:
             f"{nearest(strange[0], coded.labels)} Pass `labels` where the votes do not show all of them"
         )
     code = np.append(named.map(position).to_numpy(dtype=np.int64), -1)
-    return code[positions(coded.text_ids, pd.Index(named.index))]
+    found: np.ndarray = code[positions(coded.text_ids, pd.Index(named.index))]
+    return found
 
 
 def _aligned(probabilities: Any, coded: CodedVotes) -> np.ndarray | None:

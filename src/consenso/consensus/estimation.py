@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
-from consenso.consensus.quality import _by_text, _schema_of
+from consenso.consensus.quality import by_text, schema_of
 from consenso.consensus.votematrix import positions, shown
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.intervals import wilson
@@ -64,8 +64,8 @@ def estimate_label_shares(
         raise ConfigError(f"level must lie between 0 and 1, such as 0.95; found {level}")
     if method not in {"ppi++", "ppi"}:
         raise ConfigError(f"unknown method {method!r}; choose 'ppi++' (tuned) or 'ppi' (the consensus fully trusted)")
-    given, truth = _by_text(labels, "label", "labels"), _by_text(gold, "gold", "gold")
-    names = schema or _schema_of(given, truth)
+    given, truth = by_text(labels, "label", "labels"), by_text(gold, "gold", "gold")
+    names = schema or schema_of(given, truth)
     said, true = names.codes(given), _gold_codes(given, truth, names)
     weight = None if selection is None else _inverse(selection, given.index, true >= 0)
     rows = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from consenso.consensus.agreement import collapse_repetitions
-from consenso.consensus.quality import _by_text, _schema_of
+from consenso.consensus.quality import by_text, schema_of
 from consenso.consensus.votematrix import CodedVotes, code_votes, label_shares, label_sums, positions, run_starts, shown
 from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.intervals import wilson
@@ -52,9 +52,9 @@ def find_gold_noise(
     if not 0 <= least <= 1:
         raise ConfigError(f"least must lie between 0 and 1 (a share); found {least}")
     frame = check(labels, LABELS)
-    truth = _by_text(gold, "gold", "gold")
-    names = schema or _schema_of(frame["label"], truth)
-    given = names.codes(_by_text(frame, "label", "labels"))
+    truth = by_text(gold, "gold", "gold")
+    names = schema or schema_of(frame["label"], truth)
+    given = names.codes(by_text(frame, "label", "labels"))
     true = _joined(pd.Index(frame["text_id"]), truth, names)
     known = (true >= 0) & frame["shares"].notna().to_numpy()
     if not known.any() and (true >= 0).any():
@@ -147,7 +147,7 @@ def gold_noise_bound(
         raise ConfigError(f"min_votes must be at least 2 (one annotator is always unanimous); found {min_votes}")
     if not 0 < level < 1:
         raise ConfigError(f"level must lie between 0 and 1, such as 0.95; found {level}")
-    truth = _by_text(gold, "gold", "gold")
+    truth = by_text(gold, "gold", "gold")
     coded = code_votes(votes, labels)
     names = labels or LabelSchema.from_names(sorted({*coded.labels, *truth.dropna().map(str)}))
     single, _ = collapse_repetitions(coded if names.names == coded.labels else code_votes(votes, names))

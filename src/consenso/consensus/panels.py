@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from consenso.consensus.agreement import collapse_repetitions
-from consenso.consensus.quality import _by_text
+from consenso.consensus.quality import by_text
 from consenso.consensus.votematrix import code_votes, positions
 from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.labels import LabelSchema
@@ -291,7 +291,7 @@ def _panel(
 
     coded, truth = code_votes(votes, labels), None
     if gold is not None:
-        truth = _by_text(gold, "gold", "gold")
+        truth = by_text(gold, "gold", "gold")
         names = labels or LabelSchema.from_names(sorted({*coded.labels, *truth.dropna().map(str)}))
         coded = coded if names.names == coded.labels else code_votes(votes, names)
     single, _ = collapse_repetitions(coded)

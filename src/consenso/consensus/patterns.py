@@ -36,9 +36,10 @@ class Patterns:
         """Return a row per text from a row per pattern; zero for texts without a valid vote."""
         import numpy as np
 
-        if (self.of_text >= 0).all():
-            return rows[self.of_text]
-        return np.concatenate([rows, np.zeros((1, *rows.shape[1:]))])[self.of_text]
+        if not (self.of_text >= 0).all():
+            rows = np.concatenate([rows, np.zeros((1, *rows.shape[1:]))])
+        spread: np.ndarray = rows[self.of_text]
+        return spread
 
 
 def find_patterns(votes: CodedVotes) -> Patterns:
@@ -75,7 +76,7 @@ def _keys(votes: CodedVotes, start: np.ndarray) -> np.ndarray:
         digit = (K + 1) ** np.arange(A, dtype=np.int64)
         if _is_complete(votes):
             given = votes.label.reshape(-1, A)
-            key = (given[:, 0] + 1) * digit[0]
+            key: np.ndarray = (given[:, 0] + 1) * digit[0]
             for a in range(1, A):
                 key += (given[:, a] + 1) * digit[a]
             return key

@@ -40,8 +40,8 @@ def score_against_gold(given: Any, gold: Any, labels: LabelSchema | None = None)
     """
     import numpy as np
 
-    answers, truth = _by_text(given, "label", "given"), _by_text(gold, "gold", "gold")
-    schema = labels or _schema_of(answers, truth)
+    answers, truth = by_text(given, "label", "given"), by_text(gold, "gold", "gold")
+    schema = labels or schema_of(answers, truth)
     place = positions(answers.index, truth.index)
     codes = np.append(schema.codes(truth), -1)[place]  # −1: no gold, or no such text
     scored = codes >= 0
@@ -82,9 +82,9 @@ def annotator_quality(votes: pd.DataFrame, gold: Any, labels: LabelSchema | None
 
     votes = check(votes, VOTES)
     votes = votes[votes["status"].ne("settled")]
-    truth = _by_text(gold, "gold", "gold")
+    truth = by_text(gold, "gold", "gold")
     answer = votes["label"].where(votes["status"].eq("ok"))
-    schema = labels or _schema_of(answer, truth)
+    schema = labels or schema_of(answer, truth)
     place = positions(pd.Index(votes["text_id"]), truth.index)
     true = pd.Series(place, index=votes.index).map(dict(enumerate(truth.to_numpy(dtype=object))))
     rows = []
@@ -110,7 +110,7 @@ def annotator_quality(votes: pd.DataFrame, gold: Any, labels: LabelSchema | None
     return pd.DataFrame(rows)
 
 
-def _by_text(values: Any, column: str, what: str) -> pd.Series:
+def by_text(values: Any, column: str, what: str) -> pd.Series:
     """Return a series of label names by text id; a repeated id is an error."""
     import pandas as pd
 
@@ -125,7 +125,7 @@ def _by_text(values: Any, column: str, what: str) -> pd.Series:
     return series
 
 
-def _schema_of(*columns: pd.Series) -> LabelSchema:
+def schema_of(*columns: pd.Series) -> LabelSchema:
     names = sorted({str(name) for column in columns for name in column.dropna().unique()})
     return LabelSchema.from_names(names)
 

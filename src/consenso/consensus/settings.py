@@ -64,6 +64,8 @@ class ConsensusSettings(Settings):
     """For method weighted: annotator = weight (others weigh 1), or learned: "gold" or "votes"."""
     families: dict[str, str] = Field(default_factory=dict)
     """For method dawid_skene_families: annotator = model family; default: what the annotators table says."""
+    ordered: bool = False
+    """The labels are ordered, as they are listed: agreement also measures by rank and by distance."""
     gold_texts: int = Field(default=0, ge=0)
     """Training texts whose gold consensus may use (weights = "gold", problematic.target, …); they train no aligned arm."""
     count: Literal["annotator", "vote"] = "annotator"

@@ -163,6 +163,10 @@ def text_ids_of(texts: Any) -> pd.Index:
 
 def positions(ids: pd.Index, among: pd.Index) -> np.ndarray:
     """Return where each id stands in `among`, −1 if nowhere; integer and string ids join as text."""
+    import numpy as np
+
+    if ids.equals(among):
+        return np.arange(len(ids))
     same = ids.inferred_type == among.inferred_type and not ids.inferred_type.startswith("mixed")
     found: np.ndarray = among.get_indexer(ids) if same else among.map(str).get_indexer(ids.map(str))
     return found

@@ -123,7 +123,8 @@ def _normalised(counts: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
     counts = np.where(seen, np.maximum(counts, LEAST), 0.0)
     total = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, total, out=np.full_like(counts, LEAST), where=(total > 0) & seen)
+    chance: np.ndarray = np.divide(counts, total, out=np.full_like(counts, LEAST), where=(total > 0) & seen)
+    return chance
 
 
 def _smoothed(counts: np.ndarray, prior: np.ndarray) -> np.ndarray:
