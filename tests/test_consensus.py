@@ -199,7 +199,6 @@ class TestEveryMethod:
         assert found["shares"].notna().all()
 
 
-
 # worked out by hand
 
 
@@ -294,7 +293,9 @@ def test_weights_learned_from_gold_are_log_odds_with_pseudo_votes():
     found = decide(frame, "weighted", labels=SCHEMA, weights="gold", gold=dict.fromkeys(range(10), "pos"))
     right, wrong = 12 / 12.5, 2 / 12.5  # (right + K − 1) / (n + 1.25 (K − 1))
     weight, other = math.log(right * 2 / (1 - right)), max(0.0, math.log(wrong * 2 / (1 - wrong)))
-    assert list(found["shares"][0]) == pytest.approx([other / (2 * weight + other), 0, 2 * weight / (2 * weight + other)])
+    assert list(found["shares"][0]) == pytest.approx(
+        [other / (2 * weight + other), 0, 2 * weight / (2 * weight + other)]
+    )
     assert found.attrs["consensus"]["uses_gold"] == 10
     assert "learned from the gold of 10 texts" in found.attrs["consensus"]["note"]
 
@@ -417,7 +418,9 @@ def test_a_tie_below_the_threshold_is_below_the_threshold():
 
 
 def test_a_random_tie_goes_to_one_of_the_tied_labels():
-    found = decide(table({i: ["pos", "pos", "neg", "neg", "neu"] for i in range(400)}), "majority", ties="random", labels=SCHEMA)
+    found = decide(
+        table({i: ["pos", "pos", "neg", "neg", "neu"] for i in range(400)}), "majority", ties="random", labels=SCHEMA
+    )
     assert (found["status"] == "decided").all()
     assert (found["margin"] == 0).all()
     assert found["label"].value_counts().to_dict().keys() == {"pos", "neg"}
@@ -544,7 +547,10 @@ def test_three_hundred_classes_and_annotators():
         ({"ties": "first"}, "unknown tie policy 'first'"),
         ({"count": "votes"}, "unknown count 'votes'"),
         ({"threshold": 80}, "threshold must lie between 0 and 1.*found 80"),
-        ({"method": "majority", "weights": {"ann0": 2}}, "method 'majority' reads no weights; leave weights out, or choose weighted"),
+        (
+            {"method": "majority", "weights": {"ann0": 2}},
+            "method 'majority' reads no weights; leave weights out, or choose weighted",
+        ),
         ({"method": "weighted", "weights": {"anm0": 2}}, "unknown annotator 'anm0'. Did you mean 'ann0'"),
         ({"method": "weighted", "weights": {"ann0": 0}}, "weight of 'ann0' must be positive; found 0"),
         ({"method": "weighted", "weights": {"ann0": math.nan}}, "weight of 'ann0' must be positive"),
@@ -554,7 +560,10 @@ def test_three_hundred_classes_and_annotators():
         ({"gold": {"t": "pos"}}, "nothing here uses gold"),
         ({"method": "weighted", "weights": "gold", "gold": {"u": "pos"}}, "no voted text has gold"),
         ({"problematic": ProblematicRule(target=0.9)}, "target = 0.9 is found on gold: pass gold"),
-        ({"method": "majority", "problematic": ProblematicRule(measure="posterior", below=0.5)}, "'majority' gives no posterior"),
+        (
+            {"method": "majority", "problematic": ProblematicRule(measure="posterior", below=0.5)},
+            "'majority' gives no posterior",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(options, words):
@@ -621,7 +630,12 @@ def test_a_method_with_a_posterior_keeps_the_votes_share_as_score(monkeypatch):
 
 def test_settings_have_the_documented_defaults():
     chosen = ConsensusSettings()
-    assert (chosen.method, chosen.ties, chosen.threshold, chosen.count) == ("dawid_skene_map", "undecided", None, "annotator")
+    assert (chosen.method, chosen.ties, chosen.threshold, chosen.count) == (
+        "dawid_skene_map",
+        "undecided",
+        None,
+        "annotator",
+    )
     assert (chosen.problematic.measure, chosen.problematic.below, chosen.bootstrap) == ("score", 0.6, 1000)
 
 

@@ -662,7 +662,7 @@ def test_nothing_decided_has_no_accuracy_of_decided():
 def test_accuracy_by_level_of_a_labels_table():
     frame = votes({"a": "x x y x", "b": "x y y y", "c": "x x y ."})
     gold = pd.DataFrame({"text_id": [0, 1, 2, 3], "gold": ["x", "y", "y", "x"]})
-    found = score_against_gold(decide(frame), gold)["by_level"]
+    found = score_against_gold(decide(frame, "majority"), gold)["by_level"]
     assert found.to_dict("records") == [
         {"level": "high", "n": 2, "accuracy": 1.0},
         {"level": "medium", "n": 1, "accuracy": 0.0},

@@ -385,12 +385,15 @@ def _consensus(this: Run) -> None:
     folder.write("labels", labels)
     folder.write(
         "agreement",
-        agreement_of(votes, bootstrap=settings.bootstrap, seed=settings.seed, ordered=settings.ordered),
+        agreement_of(
+            votes,
+            bootstrap=settings.bootstrap,
+            seed=settings.seed,
+            scale="interval" if settings.ordered else "nominal",
+        ),
     )
     folder.write("reliability", estimate_reliability(votes, draws=min(settings.bootstrap, 200), seed=settings.seed))
-    folder.write(
-        "final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]]
-    )
+    folder.write("final_labels", labels.assign(source="consensus")[["text_id", "label", "source", "is_problematic"]])
     _hold_against_gold(this, labels, texts)
 
 
@@ -415,7 +418,9 @@ def _families(settings: ConsensusSettings, annotators: pd.DataFrame, voted: Sequ
     if "families" not in METHODS[settings.method].reads:
         return None
     known = annotators.dropna(subset=["family"]).set_index("annotator")["family"].astype(str).to_dict()
-    return {name: family for name, family in (known | settings.families).items() if name in {*voted, *settings.families}}
+    return {
+        name: family for name, family in (known | settings.families).items() if name in {*voted, *settings.families}
+    }
 
 
 def _probabilities(this: Run, texts: pd.DataFrame, votes: CodedVotes) -> np.ndarray | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from consenso.consensus.framing import labels_frame, rows_column, text_column, top_two
 from consenso.consensus.methods import METHODS, Options
 from consenso.consensus.settings import DEFAULT, ProblematicRule, Ties, unknown_method, wrong_choice
 from consenso.consensus.targets import threshold_for
@@ -21,7 +22,6 @@ from consenso.consensus.votematrix import (
 )
 from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.labels import LabelSchema
-from consenso.tables import LABELS, check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,24 +88,23 @@ def decide(
         raise ConfigError(f"method {method!r} needs {missing[0]}; pass them, or choose another method")
     found = chosen.shares(coded, options)
     least = max(chosen.at_least, (chosen.threshold or 0.0) if threshold is None else threshold)
-    frame = _choose(found.values, coded, least=least, ties=ties, seed=seed)
+    columns, winner = _choose(found.values, coded, least=least, ties=ties, seed=seed)
     if chosen.posterior:
-        frame["posterior"] = frame["score"]
-        frame["score"] = _share_of(label_shares(coded, coded.weight), frame["winner"].to_numpy())
-    frame["n_votes"] = vote_numbers(coded)
-    frame["level"] = _levels(frame["score"].to_numpy())
-    frame["is_problematic"], target = _is_problematic(frame, rule, known)
-    frame.insert(1, "method", method)
-    result = check(frame.drop(columns="winner"), LABELS)
-    result.attrs["consensus"] = {
+        columns["posterior"] = columns["score"]
+        columns["score"] = _share_of(label_shares(coded, coded.weight), winner)
+    columns["n_votes"] = vote_numbers(coded)
+    columns["level"] = _levels(columns["score"])
+    columns["is_problematic"], target = _is_problematic(columns, winner, rule, known)
+    labels_of = labels_frame(coded.text_ids, {"method": method, **columns})
+    labels_of.attrs["consensus"] = {
         "method": method,
         "converged": found.converged,
         "iterations": found.iterations,
         "note": "; ".join(filter(None, [found.note, target])),
         "uses_gold": 0 if known is None else int((known >= 0).sum()),
     }
-    _log(result)
-    return result
+    _log(labels_of)
+    return labels_of
 
 
 def _log(labels: pd.DataFrame) -> None:
@@ -178,41 +177,36 @@ def _aligned(probabilities: Any, coded: CodedVotes) -> np.ndarray | None:
     return np.where(known[:, None], found, np.nan)
 
 
-def _choose(shares: np.ndarray, coded: CodedVotes, *, least: float, ties: str, seed: int) -> pd.DataFrame:
-    """Return what follows from the shares alone; `winner` is the position of the label, −1 without votes."""
+def _choose(
+    shares: np.ndarray, coded: CodedVotes, *, least: float, ties: str, seed: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the columns that follow from the shares alone, and the position of the winner, −1 without votes."""
     import numpy as np
-    import pandas as pd
 
-    n, K = shares.shape
-    wide = np.pad(shares, ((0, 0), (0, max(0, 2 - K))))
-    first = wide.max(axis=1)
-    second = np.partition(wide, -2, axis=1)[:, -2]
-    voted = wide.sum(axis=1) > 0
-    best = wide >= first[:, None] - EQUAL
-    tied = voted & (best.sum(axis=1) > 1)
+    first, second = top_two(shares)
+    voted = first > 0
+    tied = voted & (first - second <= EQUAL)
     below = voted & (first < least - EQUAL)
-    winner = best.argmax(axis=1)
+    best = shares >= first[:, None] - EQUAL
+    winner = best.argmax(axis=1) if shares.shape[1] else np.zeros(len(shares), dtype=np.int64)
     if ties == "random":
         for row in np.flatnonzero(tied & ~below):
             winner[row] = _draw(best[row], coded.labels, coded.text_ids[row], seed)
     decided = voted & ~below & ~(tied & (ties == "undecided"))
-    label = np.full(n, None, dtype=object)
-    label[decided] = np.array(coded.labels, dtype=object)[winner[decided]]
-    status = np.select([~voted, below, decided], ["no_votes", "below_threshold", "decided"], "tied")
+    status = np.zeros(len(shares), dtype=np.int8)
+    status[tied & ~decided], status[below], status[~voted] = 1, 2, 3
+    winner = np.where(voted, winner, -1)
     null = np.where(voted, 0.0, np.nan)
-    return pd.DataFrame(
-        {
-            "text_id": coded.text_ids,
-            "label": label,
-            "status": status.astype(object),
-            "score": first + null,
-            "posterior": np.nan,
-            "entropy_bits": _entropy_bits(shares) + null,
-            "margin": np.where(tied, 0.0, first - second) + null,
-            "shares": [row if known else None for row, known in zip(shares, voted)],
-            "winner": np.where(voted, winner, -1),
-        }
-    )
+    columns = {
+        "label": text_column(np.where(decided, winner, -1), coded.labels),
+        "status": text_column(status, ("decided", "tied", "below_threshold", "no_votes")),
+        "score": first + null,
+        "posterior": np.full(len(shares), np.nan),
+        "entropy_bits": _entropy_bits(shares) + null,
+        "margin": np.where(tied, 0.0, first - second) + null,
+        "shares": rows_column(shares, voted),
+    }
+    return columns, winner
 
 
 def _draw(best: np.ndarray, names: tuple[str, ...], text_id: Any, seed: int) -> int:
@@ -240,28 +234,32 @@ def _share_of(shares: np.ndarray, winner: np.ndarray) -> np.ndarray:
     return np.where(winner >= 0, found, np.nan)
 
 
-def _levels(score: np.ndarray) -> np.ndarray:
+def _levels(score: np.ndarray) -> pd.Series:
     import numpy as np
 
-    level = np.select([score >= 0.8 - EQUAL, score >= 0.6 - EQUAL], ["high", "medium"], "low").astype(object)
-    level[np.isnan(score)] = None
-    return level
+    code = (score < 0.8 - EQUAL).astype(np.int8) + (score < 0.6 - EQUAL)
+    return text_column(np.where(np.isnan(score), -1, code), ("high", "medium", "low"))
 
 
-def _is_problematic(frame: pd.DataFrame, rule: ProblematicRule, gold: np.ndarray | None) -> tuple[np.ndarray, str]:
+def _is_problematic(
+    columns: Mapping[str, Any], winner: np.ndarray, rule: ProblematicRule, gold: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """Return which labels are problematic, and the sentence of a target accuracy ('' without)."""
     import numpy as np
 
-    value = frame[rule.measure].to_numpy(dtype=float)
+    value = columns[rule.measure]
     if rule.target is not None:
-        return _misses_target(frame, value if rule.measure != "entropy_bits" else -value, rule.target, gold)
+        decided = columns["label"].notna().to_numpy()
+        measure = np.where(decided, value if rule.measure != "entropy_bits" else -value, np.nan)
+        return _misses_target(measure, winner, rule.target, gold)
     outside = value < rule.below - EQUAL if rule.below is not None else value > (rule.above or 0.0) + EQUAL
     return np.asarray(outside | np.isnan(value), dtype=bool), ""
 
 
 def _misses_target(
-    frame: pd.DataFrame, value: np.ndarray, target: float, gold: np.ndarray | None
+    value: np.ndarray, winner: np.ndarray, target: float, gold: np.ndarray | None
 ) -> tuple[np.ndarray, str]:
+    """`value`: the larger the surer; NaN where nothing is decided."""
     import numpy as np
 
     if gold is None or not (gold >= 0).any():
@@ -269,10 +267,8 @@ def _misses_target(
             f"problematic.target = {target:g} needs gold: none of the texts has gold that may be used; "
             "pass `gold` (in an experiment: consensus.gold_texts), or give `below`"
         )
-    decided = frame["label"].notna().to_numpy()
-    known = gold >= 0
-    right = decided & (frame["winner"].to_numpy() == gold)
-    found = threshold_for(np.where(decided, value, np.nan)[known], right[known], target)
+    known, right = gold >= 0, ~np.isnan(value) & (winner == gold)
+    found = threshold_for(value[known], right[known], target)
     if found.threshold is None:
-        return np.ones(len(frame), dtype=bool), found.sentence
-    return np.asarray(~decided | ~(value >= found.threshold - EQUAL), dtype=bool), found.sentence
+        return np.ones(len(value), dtype=bool), found.sentence
+    return np.asarray(~(value >= found.threshold - EQUAL), dtype=bool), found.sentence

@@ -3,7 +3,7 @@
 Leaving one text out changes a sum by what that text adds, so the n left-out values cost about as much as the measure.
 The standard error is the jackknife's (Efron and Tibshirani 1993, eq. 11.5), the interval Student's t on a scale where
 the measure is more nearly normal: log(1 − x) for chance-corrected agreement, logit for shares, by the delta method.
-benchmarks/consensus/coverage.py compares it with the percentile bootstrap, which covers too rarely under 300 texts.
+benchmarks/consensus/coverage.py compares it with the percentile bootstrap, which covers less where texts are few.
 """
 
 from __future__ import annotations

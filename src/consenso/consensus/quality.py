@@ -126,6 +126,7 @@ def by_text(values: Any, column: str, what: str) -> pd.Series:
 
 
 def schema_of(*columns: pd.Series) -> LabelSchema:
+    """Return the schema of the names that occur, sorted."""
     names = sorted({str(name) for column in columns for name in column.dropna().unique()})
     return LabelSchema.from_names(names)
 

@@ -10,6 +10,7 @@ from consenso.consensus.patterns import find_patterns
 from consenso.consensus.resampling import percentile_interval
 from consenso.consensus.votematrix import CodedVotes, code_votes
 from consenso.errors import ConfigError
+from consenso.tables import RELIABILITY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,15 +47,15 @@ def estimate_reliability(
         raise ConfigError(f"draws must be 0 (no intervals) or a number of bootstrap draws; found {draws}")
     coded = votes if isinstance(votes, CodedVotes) else code_votes(votes, labels)
     A, K = len(coded.annotators), len(coded.labels)
+    if not K:
+        return pd.DataFrame({"annotator": list(coded.annotators), "n": 0}, columns=list(RELIABILITY.columns))
     patterns = find_patterns(coded)
     fit = fit_dawid_skene(patterns, K, prior=prior_of(K))
-    recognised = np.diagonal(fit.confusion, axis1=1, axis2=2)
-    weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1) if K else np.zeros(A, dtype=int)
-    others = fit.confusion[np.arange(A), :, weakest].copy()
-    others[np.arange(A), weakest] = -1
+    recognised = _recognised(fit, A)
+    weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1) 
     names = np.array(coded.labels, dtype=object)
     n = np.rint(np.bincount(coded.annotator, weights=coded.weight, minlength=A)).astype(np.int64)
-    low, high = percentile_interval(_redrawn(fit, draws, seed), n)
+    low, high = percentile_interval(_redrawn(fit, A, draws, seed), n)
     return pd.DataFrame(
         {
             "annotator": list(coded.annotators),
@@ -64,18 +65,17 @@ def estimate_reliability(
             "high": high,
             "weakest": names[weakest],
             "weakest_accuracy": recognised[np.arange(A), weakest],
-            "taken_for": names[others.argmax(axis=1)],
+            "taken_for": [_taken_for(fit, a, k, coded.labels) for a, k in enumerate(weakest)],
         }
     )
 
 
-def _redrawn(fit: DawidSkene, draws: int, seed: int) -> np.ndarray:
+def _redrawn(fit: DawidSkene, A: int, draws: int, seed: int) -> np.ndarray:
     """Return the accuracies of each bootstrap draw, (draws, A); no draw where there is effort for a few only."""
     import numpy as np
 
-    A, K = len(fit.confusion), len(fit.prevalence)
-    patterns, texts = fit.patterns, int(fit.patterns.number.sum())
-    cost = STEPS * K * (patterns.votes.nnz + A * K + 10 * len(patterns.number))
+    K, patterns, texts = len(fit.prevalence), fit.patterns, int(fit.patterns.number.sum())
+    cost = STEPS * K * (patterns.votes.nnz + len(fit.cell) + 10 * len(patterns.number))
     draws = min(draws, int(EFFORT / max(cost, 1)))
     if draws < FEW or texts < 2:
         return np.empty((0, A))
@@ -86,5 +86,28 @@ def _redrawn(fit: DawidSkene, draws: int, seed: int) -> np.ndarray:
         again = fit_dawid_skene(
             replace(patterns, number=number), K, prior=prior_of(K), iterations=STEPS, start=fit.posterior
         )
-        found[draw] = np.diagonal(again.confusion, axis1=1, axis2=2) @ again.prevalence
+        found[draw] = _recognised(again, A) @ again.prevalence
     return found
+
+
+def _recognised(fit: DawidSkene, A: int) -> np.ndarray:
+    """Return how likely each annotator gives the true label, for each true label, (A, K)."""
+    import numpy as np
+
+    K, prior = len(fit.prevalence), prior_of(len(fit.prevalence))
+    annotator, label = np.divmod(fit.cell, K)
+    never, given = np.ones((A, K), dtype=bool), np.zeros((A, K))
+    never[annotator, label] = False
+    np.add.at(given, annotator, fit.chance)
+    pseudo_votes = np.maximum(never @ prior, 1e-12)  # of the labels never given, which share what is left
+    found: np.ndarray = np.maximum(1 - given, 0.0) * np.diag(prior) / pseudo_votes
+    found[annotator, label] = fit.chance[np.arange(len(fit.cell)), label]
+    return found
+
+
+def _taken_for(fit: DawidSkene, a: int, k: int, labels: tuple[str, ...]) -> str | None:
+    """Return the label other than k that annotator a gives most often to texts of label k."""
+    import numpy as np
+
+    mine = np.flatnonzero((fit.cell // len(labels) == a) & (fit.cell % len(labels) != k))
+    return labels[int(fit.cell[mine[fit.chance[mine, k].argmax()]] % len(labels))] if len(mine) else None

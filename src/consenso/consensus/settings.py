@@ -79,7 +79,7 @@ class ConsensusSettings(Settings):
     problematic: ProblematicRule = Field(default_factory=ProblematicRule)
     """Which labels are problematic; score < 0.6 by default."""
     bootstrap: int = Field(default=1000, ge=0)
-    """Bootstrap draws for the intervals of agreement; 0: no intervals."""
+    """0: no intervals of agreement (they are jackknife intervals and need no draws); bootstrap draws, at most 200, for annotators."""
 
     @field_validator("method")
     @classmethod
@@ -117,7 +117,11 @@ def wrong_choice(method: str, rule: ProblematicRule, *, has_gold: bool = False, 
         return f"method {method!r} gives no posterior; let problematic measure score or entropy_bits"
     if rule.target is not None and not has_gold:
         return f"problematic.target = {rule.target:g} is found on gold: pass gold, or give below instead"
-    if has_gold and rule.target is None and ("gold" not in reads or (method == "weighted" and options.get("weights") != "gold")):
+    if (
+        has_gold
+        and rule.target is None
+        and ("gold" not in reads or (method == "weighted" and options.get("weights") != "gold"))
+    ):
         return f"nothing here uses gold: method {method!r} learns nothing from it, and problematic has no target; leave it out"
     return ""
 
@@ -126,7 +130,11 @@ def _wrong_weights(weights: object, has_gold: bool) -> str:
     if isinstance(weights, str) and weights:
         if weights not in {"gold", "votes"}:
             return f"weights are learned from 'gold' or 'votes', or a number per annotator; found {weights!r}"
-        return "weights = 'gold' are learned from gold: pass gold, or choose 'votes'" if weights == "gold" and not has_gold else ""
+        return (
+            "weights = 'gold' are learned from gold: pass gold, or choose 'votes'"
+            if weights == "gold" and not has_gold
+            else ""
+        )
     for annotator, weight in weights.items() if isinstance(weights, dict) else ():
         if not (math.isfinite(weight) and weight > 0):
             return f"the weight of {annotator!r} must be positive; found {weight} (to leave one out, drop its votes)"

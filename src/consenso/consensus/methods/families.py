@@ -38,13 +38,15 @@ def dawid_skene_families(votes: CodedVotes, options: Options) -> Shares:
 
     K = len(votes.labels)
     patterns = find_patterns(votes)
-    fit = fit_dawid_skene(patterns, K, prior=prior_of(K), iterations=options.iterations)
+    prior = prior_of(K)
+    fit = fit_dawid_skene(patterns, K, prior=prior, iterations=options.iterations)
     votes_of = _family_votes(patterns, _families(votes, options), K)
     within, between, learned = WITHIN, BETWEEN, ""
     if options.gold is not None and (options.gold >= 0).any():
         within, between = _learn(fit, votes_of, options.gold)
         learned = f"correlations learned from the gold of {int((options.gold >= 0).sum())} texts: "
-    found = as_shares(replace(fit, posterior=_discounted(fit, votes_of, within, between)))
+    discounted = replace(fit, posterior=_discounted(fit, votes_of, within, between))
+    found = as_shares(discounted, len(votes.annotators), prior)
     note = f"{learned}{within:g} within, {between:g} between families"
     return replace(found, note="; ".join(filter(None, [found.note, note])))
 
@@ -72,16 +74,14 @@ def _family_votes(patterns: Patterns, family: np.ndarray, K: int) -> tuple[np.nd
     return own, np.bincount(row, weights=X.data, minlength=X.shape[0])[row]
 
 
-def _discounted(
-    fit: DawidSkene, votes_of: tuple[np.ndarray, np.ndarray], within: float, between: float
-) -> np.ndarray:
+def _discounted(fit: DawidSkene, votes_of: tuple[np.ndarray, np.ndarray], within: float, between: float) -> np.ndarray:
     """Return the discounted posterior, (P, K)."""
     import numpy as np
 
     own, total = votes_of
     X = fit.patterns.votes.copy()
     X.data = X.data / (1 + within * np.maximum(own - 1, 0) + between * np.maximum(total - own, 0))
-    return expect(X.tocsc(), fit.prevalence, fit.confusion).T
+    return expect(X.tocsc()[:, fit.cell], fit.prevalence, fit.chance).T
 
 
 def _learn(fit: DawidSkene, votes_of: tuple[np.ndarray, np.ndarray], gold: np.ndarray) -> tuple[float, float]:

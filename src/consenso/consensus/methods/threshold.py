@@ -8,7 +8,6 @@ from consenso.consensus.methods.majority import majority
 from consenso.consensus.methods.shape import Options, Shares
 
 if TYPE_CHECKING:
-
     from consenso.consensus.votematrix import CodedVotes
 
 

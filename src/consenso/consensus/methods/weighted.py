@@ -29,7 +29,9 @@ def weighted(votes: CodedVotes, options: Options) -> Shares:
     note, converged, rounds = "", True, 0
     if options.weights == "gold":
         if options.gold is None or not (options.gold >= 0).any():
-            raise ConfigError("consensus weights = 'gold': no voted text has gold that may be used; give some, or 'votes'")
+            raise ConfigError(
+                "consensus weights = 'gold': no voted text has gold that may be used; give some, or 'votes'"
+            )
         each = weights_from_gold(votes, options.gold)
         note = f"weights learned from the gold of {int((options.gold >= 0).sum())} texts"
     elif options.weights == "votes":

@@ -1,0 +1,126 @@
+"""What each annotator is worth by the votes alone, and what the stage writes of panels and gold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from consenso.consensus import code_votes, describe_gold, describe_panel, decide, estimate_reliability
+from consenso.consensus.methods.dawid_skene import dawid_skene_map
+from consenso.consensus.methods.shape import Options
+from consenso.errors import ConfigError
+from consenso.labels import LabelSchema
+
+SCHEMA = LabelSchema.from_names(["a", "b", "c"])
+RIGHT = {"good": 0.9, "fair": 0.75, "poor": 0.6, "other": 0.75}
+
+
+def simulated(n=600, seed=0):
+    """Votes of four independent annotators, and the truth."""
+    rng = np.random.default_rng(seed)
+    names, true = np.array(SCHEMA.names), rng.integers(0, 3, n)
+    rows = [
+        pd.DataFrame(
+            {
+                "text_id": np.arange(n),
+                "annotator": who,
+                "label": names[np.where(rng.random(n) < p, true, (true + rng.integers(1, 3, n)) % 3)],
+            }
+        )
+        for who, p in RIGHT.items()
+    ]
+    return pd.concat(rows, ignore_index=True), pd.Series(names[true])
+
+
+def test_the_estimated_accuracy_is_near_the_true_one_and_its_interval_covers():
+    covered = []
+    for seed in range(30):
+        frame, truth = simulated(seed=seed)
+        found = estimate_reliability(frame, labels=SCHEMA, draws=100).set_index("annotator")
+        for who in RIGHT:
+            true = (frame.loc[frame["annotator"] == who, "label"].to_numpy() == truth.to_numpy()).mean()
+            assert found.loc[who, "accuracy"] == pytest.approx(true, abs=0.12)
+            covered.append(found.loc[who, "low"] <= RIGHT[who] <= found.loc[who, "high"])
+    assert 0.88 <= np.mean(covered) <= 0.99  # 120 intervals of 95 %: ± 3 standard errors, and draws are few
+
+
+def test_the_diagonal_is_that_of_the_whole_matrices():
+    """Also for labels that an annotator never gave."""
+    frame, _ = simulated(80)
+    frame = frame[~((frame["annotator"] == "poor") & (frame["label"] == "b"))]
+    coded = code_votes(frame, SCHEMA)
+    model = dawid_skene_map(coded, Options())
+    expected = np.diagonal(model.confusion, axis1=1, axis2=2) @ model.prevalence
+    assert model.confusion.sum(axis=1) == pytest.approx(1, abs=1e-9)
+    assert estimate_reliability(coded, draws=0)["accuracy"].to_numpy() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_constant_annotator_recognises_one_label_only():
+    frame, _ = simulated()
+    constant = pd.DataFrame({"text_id": range(600), "annotator": "constant", "label": "a"})
+    found = estimate_reliability(pd.concat([frame, constant]), labels=SCHEMA, draws=0).set_index("annotator")
+    assert found.loc["constant", "accuracy"] < 0.4
+    assert found.loc["constant", "taken_for"] == "a"
+    assert found.loc["constant", "weakest"] in {"b", "c"}
+    assert found["low"].isna().all()
+
+
+def test_no_valid_vote_is_a_row_without_an_estimate():
+    frame = pd.DataFrame({"text_id": [1, 2], "annotator": "x", "label": None, "status": "unparsable"})
+    assert estimate_reliability(frame)["accuracy"].isna().all()
+    with pytest.raises(ConfigError, match="found -1"):
+        estimate_reliability(frame, draws=-1)
+
+
+def test_many_classes_and_annotators_take_the_memory_of_their_votes():
+    rng = np.random.default_rng(0)
+    text = np.repeat(np.arange(300), 2)
+    frame = pd.DataFrame({"text_id": text, "annotator": [f"w{i % 300:03}" for i in range(600)]})
+    frame["label"] = [f"class {k:03}" for k in rng.integers(0, 500, 600)]
+    found = estimate_reliability(frame, draws=0)
+    assert len(found) == 300
+    assert found["accuracy"].between(0, 1).all()
+
+
+# what the stage writes
+
+
+def test_a_panel_is_described_against_gold():
+    frame, truth = simulated()
+    missed, panels, sentence = describe_panel(check_votes(frame), truth, labels=SCHEMA)
+    assert missed.set_index("annotator")["added"].idxmax() == "good"
+    assert panels["size"].tolist() == [1, 2, 3, 4]
+    assert panels["is_chosen"].sum() == 1
+    assert "accuracy" in sentence
+
+
+def test_a_crowd_and_a_single_annotator_are_no_panel():
+    rng = np.random.default_rng(0)
+    crowd = pd.DataFrame({"text_id": np.repeat(range(100), 3), "label": "a"})
+    crowd["annotator"] = [f"w{k}" for k in rng.integers(0, 40, 300)]
+    crowd = check_votes(crowd.drop_duplicates(["text_id", "annotator"]))
+    for frame, words in ((crowd, "are a crowd"), (crowd.assign(annotator="one").drop_duplicates("text_id"), "two")):
+        missed, panels, sentence = describe_panel(frame, None, labels=SCHEMA)
+        assert (len(missed), len(panels)) == (0, 0)
+        assert words in sentence
+
+
+def test_gold_that_all_contradict_ranks_first():
+    frame, truth = simulated()
+    labels = decide(frame, labels=SCHEMA)
+    right = labels["label"].to_numpy() == truth.to_numpy()
+    sure = int(labels["posterior"].where(right).idxmax())
+    gold = truth.copy()
+    gold[sure] = next(name for name in SCHEMA if name != truth[sure])
+    noise, bound = describe_gold(labels, check_votes(frame), gold, SCHEMA)
+    assert sure in noise.sort_values("rank")["text_id"].tolist()[:5]
+    assert set(bound["gold"]) == {"all", "a", "b", "c"}
+    nothing, none = describe_gold(labels, check_votes(frame), gold.iloc[:0], SCHEMA)
+    assert (len(nothing), len(none)) == (0, 0)
+
+
+def check_votes(frame):
+    from consenso.tables import VOTES, check
+
+    return check(frame, VOTES)
