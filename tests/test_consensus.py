@@ -680,6 +680,15 @@ def test_guards_tell_coverage_ties_and_effective_votes():
     assert not guards["invalidates"].any()
 
 
+def test_a_method_that_did_not_converge_is_warned_of():
+    frame, _ = simulated()
+    for iterations, outcome in ((2, "warned"), (500, "passed")):
+        labels = decide(frame, iterations=iterations)
+        guards = check_consensus(frame, labels, labels.attrs["consensus"]).set_index("guard")
+        assert guards.loc["convergence", "outcome"] == outcome
+    assert "convergence" not in set(check_consensus(frame, decide(frame, "majority"))["guard"])
+
+
 def test_guards_name_the_tie_rule():
     frame = table({i: ["pos", "neg"] for i in range(4)})
     guards = check_consensus(frame, decide(frame, "majority", ties="random")).set_index("guard")

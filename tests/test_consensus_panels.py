@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from consenso.consensus import panels
-from consenso.consensus.panels import _Panel, _smallest, map_panel
+from consenso.consensus.panel_search import VoteGrid
+from consenso.consensus.panels import _smallest, map_panel
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.labels import LabelSchema
 from making import shared
@@ -84,7 +85,7 @@ def test_credit_after_a_step_is_that_of_the_changed_panel():
     rng = np.random.default_rng(0)
     for K in (2, 4):
         grid = rng.integers(-1, K, (60, 7)).astype(np.int16)
-        panel = _Panel(grid, rng.integers(0, K, 60), np.arange(60) % 2, K)
+        panel = VoteGrid(grid, rng.integers(0, K, 60), np.arange(60) % 2, K)
         for inside in [(), (2,), (0, 3), (1, 2, 4, 6), (0, 1, 2, 3, 4, 5)]:
             rest = [a for a in range(7) if a not in inside]
             joined = panel.credit_changed(panel.counts(inside), np.array(rest), 1)

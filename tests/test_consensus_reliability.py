@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from consenso.consensus import code_votes, describe_gold, describe_panel, decide, estimate_reliability
+from consenso.consensus import code_votes, decide, describe_gold, describe_panel, estimate_reliability
 from consenso.consensus.methods.dawid_skene import dawid_skene_map
 from consenso.consensus.methods.shape import Options
 from consenso.errors import ConfigError
@@ -38,10 +38,10 @@ def test_the_estimated_accuracy_is_near_the_true_one_and_its_interval_covers():
     for seed in range(30):
         frame, truth = simulated(seed=seed)
         found = estimate_reliability(frame, labels=SCHEMA, draws=100).set_index("annotator")
-        for who in RIGHT:
+        for who, p in RIGHT.items():
             true = (frame.loc[frame["annotator"] == who, "label"].to_numpy() == truth.to_numpy()).mean()
             assert found.loc[who, "accuracy"] == pytest.approx(true, abs=0.12)
-            covered.append(found.loc[who, "low"] <= RIGHT[who] <= found.loc[who, "high"])
+            covered.append(found.loc[who, "low"] <= p <= found.loc[who, "high"])
     assert 0.88 <= np.mean(covered) <= 0.99  # 120 intervals of 95 %: ± 3 standard errors, and draws are few
 
 

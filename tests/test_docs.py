@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import pandas as pd
 import pytest
 
 from consenso import cli
@@ -73,3 +74,17 @@ def test_the_annotators_of_the_page_on_annotating_are_valid() -> None:
     keys = set(re.findall(r"^\| `(\w+)` \|", page, re.M))
     assert len(keys) >= 10
     assert keys <= set(LLMAnnotator.model_fields)
+
+
+def test_the_page_on_consensus_names_every_method_and_measure() -> None:
+    from consenso.consensus import METHODS
+    from consenso.consensus.agreement import measure_agreement
+
+    page = (ROOT / "docs" / "consensus.md").read_text(encoding="utf-8")
+    votes = pd.DataFrame(
+        {"text_id": [1, 1, 2, 2, 1], "annotator": list("ababa"), "label": list("12112"), "repetition": [0, 0, 0, 0, 1]}
+    )
+    measures = set(measure_agreement(votes, ordered=True)["measure"])
+    assert len(measures) > 10
+    for name in {*METHODS, *measures}:
+        assert f"| `{name}`" in page or f", `{name}`" in page, f"docs/consensus.md does not name {name}"

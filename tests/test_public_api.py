@@ -13,8 +13,10 @@ HEAVY = ("pandas", "sklearn", "scipy", "torch", "transformers", "datasets", "mat
 
 def test_the_public_names_are_these() -> None:
     assert sorted(set(consenso.__all__) - {"__version__"}) == [
-        "ConsensoError", "Experiment", "LabelSchema", "Recipe", "RunFolder", "annotate_texts", "compare_arms", "decide",
-        "load_dataset", "make_arms", "make_folds", "measure_agreement", "parse", "read_votes", "run", "run_arms", "write_report",
+        "ConsensoError", "Experiment", "LabelSchema", "Recipe", "RunFolder", "alternative_annotator_test", "annotate_texts",
+        "compare_arms", "decide", "estimate_label_shares", "estimate_reliability", "find_gold_noise", "load_dataset",
+        "make_arms", "make_folds", "map_panel", "measure_agreement", "parse", "read_votes", "run", "run_arms",
+        "score_against_gold", "write_report",
     ]  # fmt: skip
     for name in consenso.__all__:
         assert getattr(consenso, name) is not None

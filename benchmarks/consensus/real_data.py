@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from consenso.consensus.votematrix import CodedVotes, code_votes
+from consenso.consensus.votematrix import CodedVotes, Count, code_votes
 from consenso.labels import LabelSchema
 
 DATA = Path(os.environ.get("CONSENSO_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -28,6 +28,7 @@ class Setting:
     gold: np.ndarray
     """Positions in `votes.labels`, (n,); −1: not scored."""
     families: dict[str, str]
+    """Annotator → family; empty for crowds."""
 
 
 def settings(draws: int = DRAWS) -> Iterator[Setting]:
@@ -55,14 +56,14 @@ def weather(draws: int) -> Iterator[Setting]:
     for draw in range(draws):
         rng = np.random.default_rng([20261127, draw])
         mine = votes.assign(ticket=rng.random(len(votes))).sort_values("ticket").groupby("text_id").head(5)
-        yield _setting("weather_crowd, 5 of 20", draw, items, mine.drop(columns="ticket"))
+        yield _setting("weather_crowd, 5 of 20", draw, items, mine.drop(columns="ticket"), llms=False)
 
 
 def crowd(dataset: str) -> Setting:
     """One of the four sets without text: all votes."""
     items, votes = read("crowd_notext")
     items, votes = (frame[frame["dataset"] == dataset].drop(columns="dataset") for frame in (items, votes))
-    return _setting(f"crowd_notext {dataset}", 0, items, votes)
+    return _setting(f"crowd_notext {dataset}", 0, items, votes, llms=False)
 
 
 def babe_votes(condition: str | None = "zero-shot") -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -84,29 +85,64 @@ def babe_panels(draws: int) -> Iterator[Setting]:
     yield from _panels("babe_llm zero-shot, panels of 5", draws, *babe_votes())
 
 
-def policy_panels(draws: int) -> Iterator[Setting]:
-    """Panels of 5 of the 88 LLMs; codes outside the 21 of gold are no vote."""
+def policy_votes() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The votes of the 88 LLMs; codes outside the 21 of gold are no vote."""
     items, votes = read("textclass_policy_en")
     items = items[items["split"] == "test"]
     votes = votes[votes["kind"] == "llm"].drop(columns="kind")
     for frame, column in ((items, "gold"), (votes, "label")):
         frame[column] = frame[column].str.strip().str.replace(r"\.0$", "", regex=True)
-    yield from _panels("textclass_policy_en, panels of 5", draws, items, votes)
+    return items, votes
 
 
-def _panels(name: str, draws: int, items: pd.DataFrame, votes: pd.DataFrame) -> Iterator[Setting]:
+def policy_panels(draws: int) -> Iterator[Setting]:
+    """Panels of 5 of the 88 LLMs."""
+    yield from _panels("textclass_policy_en, panels of 5", draws, *policy_votes())
+
+
+def babe_repeated(count: Count) -> Setting:
+    """All 13 LLMs, all 9 prompt conditions as their repetitions."""
+    return _setting("babe_llm, 13 LLMs × 9 prompts", 0, *babe_votes(None), count=count)
+
+
+def family_panels(draws: int) -> Iterator[Setting]:
+    """Panels of 3 of one family and one each of 3 others, where LLMs err together most."""
+    yield from _panels("babe_llm zero-shot, 3 of a family + 3", draws, *babe_votes(), family_panel)
+    yield from _panels("textclass_policy_en, 3 of a family + 3", draws, *policy_votes(), family_panel)
+
+
+def five(rng: np.random.Generator, annotators: list[str]) -> list[str]:
+    """Draw 5 annotators."""
+    return list(rng.choice(annotators, 5, replace=False))
+
+
+def family_panel(rng: np.random.Generator, annotators: list[str]) -> list[str]:
+    """Draw a family of at least 3, 3 of its members, and one of each of 3 others."""
+    members: dict[str, list[str]] = {}
+    for name, family in family_of(tuple(annotators)).items():
+        members.setdefault(family, []).append(name)
+    chosen = rng.choice([family for family in members if len(members[family]) >= 3])
+    others = rng.choice([family for family in members if family != chosen], 3, replace=False)
+    return [*rng.choice(members[chosen], 3, replace=False), *(rng.choice(members[other]) for other in others)]
+
+
+def _panels(
+    name: str, draws: int, items: pd.DataFrame, votes: pd.DataFrame, draw_panel: Callable[..., list[str]] = five
+) -> Iterator[Setting]:
     annotators = sorted(votes["annotator"].unique())
     for draw in range(draws):
-        chosen = np.random.default_rng([20261127, draw]).choice(annotators, 5, replace=False)
+        chosen = draw_panel(np.random.default_rng([20261127, draw]), annotators)
         yield _setting(name, draw, items, votes[votes["annotator"].isin(chosen)])
 
 
-def _setting(name: str, draw: int, items: pd.DataFrame, votes: pd.DataFrame) -> Setting:
+def _setting(
+    name: str, draw: int, items: pd.DataFrame, votes: pd.DataFrame, *, count: Count = "annotator", llms: bool = True
+) -> Setting:
     schema = LabelSchema.from_names(sorted(items["gold"].dropna().unique()))
     status = np.where(votes["label"].isin(schema.names), "ok", "invalid_label")
     votes = votes.assign(status=status, label=votes["label"].where(status == "ok"))
-    coded = code_votes(votes, schema, texts=items["text_id"])
-    return Setting(name, draw, coded, schema.codes(items["gold"]), family_of(coded.annotators))
+    coded = code_votes(votes, schema, texts=items["text_id"], count=count)
+    return Setting(name, draw, coded, schema.codes(items["gold"]), family_of(coded.annotators) if llms else {})
 
 
 def family_of(annotators: tuple[str, ...]) -> dict[str, str]:

@@ -12,17 +12,23 @@ _HOME = {
     "LabelSchema": "consenso.labels",
     "Recipe": "consenso.finetune",
     "RunFolder": "consenso.store",
+    "alternative_annotator_test": "consenso.consensus",
     "annotate_texts": "consenso.annotate",
     "compare_arms": "consenso.compare",
     "decide": "consenso.consensus",
+    "estimate_label_shares": "consenso.consensus",
+    "estimate_reliability": "consenso.consensus",
+    "find_gold_noise": "consenso.consensus",
     "load_dataset": "consenso.data",
     "make_arms": "consenso.finetune",
     "make_folds": "consenso.data",
+    "map_panel": "consenso.consensus",
     "measure_agreement": "consenso.consensus",
     "parse": "consenso.annotate",
     "read_votes": "consenso.annotate",
     "run": "consenso.experiment",
     "run_arms": "consenso.finetune",
+    "score_against_gold": "consenso.consensus",
     "write_report": "consenso.report",
 }
 
@@ -31,7 +37,16 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are those of _HOM
 if TYPE_CHECKING:
     from consenso.annotate import annotate_texts, parse, read_votes
     from consenso.compare import compare_arms
-    from consenso.consensus import decide, measure_agreement
+    from consenso.consensus import (
+        alternative_annotator_test,
+        decide,
+        estimate_label_shares,
+        estimate_reliability,
+        find_gold_noise,
+        map_panel,
+        measure_agreement,
+        score_against_gold,
+    )
     from consenso.data import load_dataset, make_folds
     from consenso.errors import ConsensoError
     from consenso.experiment import run

@@ -60,7 +60,7 @@ source = {source}
 
 _TAIL = """\
 [consensus]
-method = "majority"              # majority, weighted, unanimous, threshold
+method = "dawid_skene_map"       # or majority, weighted, unanimous, threshold, … (docs/consensus.md)
 ties = "undecided"               # or "random" (seeded)
 
 [finetune]

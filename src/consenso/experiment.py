@@ -533,7 +533,9 @@ def _compare(this: Run) -> None:
     seen = folds.loc[folds["part"] != "test", "text_id"]
     guards = [
         check_annotators(votes, folder.record().get("annotate_notes")),
-        check_consensus(votes[votes["text_id"].isin(seen)], labels[labels["text_id"].isin(seen)]),
+        check_consensus(
+            votes[votes["text_id"].isin(seen)], labels[labels["text_id"].isin(seen)], folder.record().get("consensus")
+        ),
     ]
     comparisons = []
     for student in this.experiment.finetune.students:

@@ -15,14 +15,14 @@ from consenso.consensus.intervals_of_sums import (
     share_interval,
 )
 from consenso.consensus.pair_agreement import (
+    DistinctVotes,
     PairMeasure,
     PairTables,
-    Patterns,
+    distinct_votes,
     means_over_pairs,
     pair_draws,
     pair_intervals,
     pair_tables,
-    patterns_of,
     raw_and_cohen,
 )
 from consenso.consensus.panel_agreement import (
@@ -82,14 +82,14 @@ def pair_rows(single: CodedVotes, choice: Choice) -> Iterator[Rows]:
     """Yield raw agreement and Cohen's kappa: their means over all pairs, and the pairs with the most texts."""
     import numpy as np
 
-    patterns = patterns_of(single)
-    tables = pair_tables(patterns)
+    distinct = distinct_votes(single)
+    tables = pair_tables(distinct)
     measures = raw_and_cohen(tables)
     if choice.jackknife:
         intervals = {name: pair_intervals(name, measure, tables) for name, measure in measures.items()}
-        means = means_over_pairs(measures, tables, patterns)
+        means = means_over_pairs(measures, tables, distinct)
     else:
-        intervals, means = _resampled_pairs(measures, patterns, tables, choice.resample(patterns.sizes, 1))
+        intervals, means = _resampled_pairs(measures, distinct, tables, choice.resample(distinct.sizes, 1))
     kept = (-tables.n).argsort(kind="stable")[:MOST_PAIRS]
     kept.sort()
     A = len(single.annotators)
@@ -97,19 +97,19 @@ def pair_rows(single: CodedVotes, choice: Choice) -> Iterator[Rows]:
     for name, measure in measures.items():
         low, high = intervals[name]
         mean, mean_low, mean_high = means[name]
-        yield Rows(name, [ALL], mean, (mean_low, mean_high), np.array([patterns.several]))
+        yield Rows(name, [ALL], mean, (mean_low, mean_high), np.array([distinct.several]))
         yield Rows(name, scopes, measure.values[kept], (low[kept], high[kept]), tables.n[kept])
 
 
 def _resampled_pairs(
-    measures: dict[str, PairMeasure], patterns: Patterns, tables: PairTables, resamples: Resamples
+    measures: dict[str, PairMeasure], distinct: DistinctVotes, tables: PairTables, resamples: Resamples
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Return the intervals of each pair, and the mean over pairs with its own."""
     import numpy as np
 
     intervals = {name: (np.empty(len(tables.pairs)), np.empty(len(tables.pairs))) for name in measures}
     sums = {name: np.zeros((len(resamples.counts), 2)) for name in measures}
-    for at, drawn in pair_draws(patterns, tables, resamples):
+    for at, drawn in pair_draws(distinct, tables, resamples):
         for name, draws in drawn.items():
             intervals[name][0][at], intervals[name][1][at] = percentile_interval(draws, tables.n[at])
             defined = np.isfinite(draws)
@@ -119,7 +119,7 @@ def _resampled_pairs(
         defined = np.isfinite(measure.values)
         mean = ratio(measure.values[defined].sum(keepdims=True), defined.sum(keepdims=True))
         draws = ratio(*sums[name].T)[:, None]
-        means[name] = (mean, *percentile_interval(draws, np.array([patterns.several])))
+        means[name] = (mean, *percentile_interval(draws, np.array([distinct.several])))
     return intervals, means
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from consenso.consensus.agreement import alpha_of
+from consenso.consensus.agreement import alpha_of, annotators_per_text
 from consenso.consensus.decision import EQUAL
-from consenso.consensus.votematrix import code_votes, vote_numbers
+from consenso.consensus.panel_agreement import effective_votes
+from consenso.consensus.votematrix import code_votes
 from consenso.tables import GUARDS, LABELS, check
 
 if TYPE_CHECKING:
@@ -21,8 +23,13 @@ COPIES = 0.95
 """Warn where ρ is higher: the votes are nearly copies of each other."""
 
 
-def check_consensus(votes: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Return GUARDS rows "coverage", "ties" and "effective votes" (outcome passed, warned or not_checked).
+def check_consensus(
+    votes: pd.DataFrame, labels: pd.DataFrame, how: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """Return GUARDS rows "coverage", "ties", "effective votes" (outcome passed, warned or not_checked) and "convergence".
+
+    `how`: what `decide` says of itself (`labels.attrs["consensus"]`); without it, and for methods that do not iterate,
+    there is no row "convergence".
 
     Effective votes per text: n / (1 + (n − 1) ρ) (Kish 1965, design effect), n the mean number of annotators with a
     valid vote on a text that has one. Without gold ρ is the intra-class agreement of the votes: Krippendorff's alpha,
@@ -33,6 +40,9 @@ def check_consensus(votes: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 
     labels = check(labels, LABELS)
     rows = [_coverage(labels), _ties(labels), _effective_votes(votes)]
+    if how and how["iterations"]:
+        reason = how["note"] if not how["converged"] else f"{how['method']} stood still after {how['iterations']} iterations"
+        rows.append(_row("convergence", "passed" if how["converged"] else "warned", dict(how), reason))
     return check(pd.DataFrame(rows), GUARDS)
 
 
@@ -74,14 +84,12 @@ def _effective_votes(votes: pd.DataFrame) -> dict[str, Any]:
     import math
 
     coded = code_votes(votes)
-    numbers = vote_numbers(coded)
-    n = float(numbers[numbers > 0].mean()) if (numbers > 0).any() else 0.0
+    n = annotators_per_text(coded)
     alpha = alpha_of(coded)
     if math.isnan(alpha):
         reason = "agreement is undefined (no text has two votes, or only one label was ever given)"
         return _row("effective votes", "not_checked", {"votes_per_text": n}, reason)
-    rho = min(max(alpha, 0.0), 1.0)
-    effective = n / (1 + (n - 1) * rho)
+    rho, effective = min(max(alpha, 0.0), 1.0), effective_votes(n, alpha)
     figures = {"votes_per_text": n, "rho": rho, "alpha": alpha, "effective_votes": effective}
     reason = f"{n:.1f} votes per text are worth {effective:.1f} independent ones (ρ = alpha of the votes = {rho:.2f})"
     return _row("effective votes", "warned" if rho > COPIES else "passed", figures, reason)

@@ -21,7 +21,8 @@ from consenso.consensus.intervals_of_sums import (
     share_interval,
 )  # fmt: skip
 from consenso.consensus.panel_agreement import beyond_chance
-from consenso.consensus.resampling import CELLS, Resamples, apply_measure, blocks, find_patterns, ratio
+from consenso.consensus.patterns import find_patterns
+from consenso.consensus.resampling import CELLS, Resamples, apply_measure, blocks, ratio
 from consenso.consensus.votematrix import CodedVotes, run_starts
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ TABLE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Patterns:
-    """The texts with different votes; the votes of one of each."""
+class DistinctVotes:
+    """The votes of one text of each pattern."""
 
     votes: CodedVotes
     """One vote per annotator and pattern; `text` is the pattern, 0 … U − 1, in the order of the first text of each."""
@@ -48,22 +49,25 @@ class Patterns:
         return int(self.sizes[np.bincount(self.votes.text, minlength=len(self.sizes)) > 1].sum())
 
 
-def patterns_of(single: CodedVotes) -> Patterns:
+def distinct_votes(single: CodedVotes) -> DistinctVotes:
     """Group the texts by who gave which label; `single` has one vote per annotator and text."""
     import numpy as np
 
-    first, sizes = find_patterns(single.text, single.annotator * max(len(single.labels), 1) + single.label)
-    start = run_starts(single.text)
-    size = np.diff(np.r_[start, len(single.text)])[first]
-    at = np.arange(size.sum()) + np.repeat(start[first] - (np.cumsum(size) - size), size)
+    patterns, K = find_patterns(single), max(len(single.labels), 1)
+    voted = np.flatnonzero(patterns.of_text >= 0)[::-1]
+    first = np.empty(len(patterns.number), dtype=np.int64)
+    first[patterns.of_text[voted]] = voted  # the last one written stays: the first text
+    order = first.argsort()  # the bootstrap draws in this order, which does not depend on names
+    cells = patterns.votes[order]
+    annotator, label = np.divmod(cells.indices.astype(np.int64), K)
     votes = replace(
         single,
-        text=np.repeat(np.arange(len(first)), size),
-        annotator=single.annotator[at],
-        label=single.label[at],
-        weight=np.ones(len(at)),
+        text=np.repeat(np.arange(len(order)), np.diff(cells.indptr)),
+        annotator=annotator,
+        label=label,
+        weight=cells.data,
     )
-    return Patterns(votes, sizes)
+    return DistinctVotes(votes, patterns.number[order].astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,19 +123,19 @@ class PairTables:
         return search
 
 
-def pair_tables(patterns: Patterns) -> PairTables:
+def pair_tables(distinct: DistinctVotes) -> PairTables:
     """Count the tables of all pairs."""
     import numpy as np
 
-    A, K = len(patterns.votes.annotators), max(len(patterns.votes.labels), 1)
+    A, K = len(distinct.votes.annotators), max(len(distinct.votes.labels), 1)
     if (A * K) ** 2 <= TABLE:
         table = np.zeros((A * K) ** 2)
-        for text, key in _votes_in_common(patterns.votes):
-            table += np.bincount(key, weights=patterns.sizes[text], minlength=len(table))
+        for text, key in _votes_in_common(distinct.votes):
+            table += np.bincount(key, weights=distinct.sizes[text], minlength=len(table))
         return PairTables((A, K), np.flatnonzero(table), table[table > 0])
     keys, numbers = [np.empty(0, dtype=np.int64)], [np.empty(0)]
-    for text, key in _votes_in_common(patterns.votes):
-        _added(key, patterns.sizes[text].astype(float), keys, numbers)
+    for text, key in _votes_in_common(distinct.votes):
+        _added(key, distinct.sizes[text].astype(float), keys, numbers)
     every, number = np.concatenate(keys), np.concatenate(numbers)
     keys, numbers = [], []
     _added(every, number, keys, numbers)
@@ -222,17 +226,17 @@ def pair_intervals(name: str, measure: PairMeasure, tables: PairTables) -> tuple
 
 
 def means_over_pairs(
-    measures: dict[str, PairMeasure], tables: PairTables, patterns: Patterns
+    measures: dict[str, PairMeasure], tables: PairTables, distinct: DistinctVotes
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Return the mean over the pairs where it is defined, and its 95 % interval: (1,) each."""
     import numpy as np
 
-    U = len(patterns.sizes)
+    U = len(distinct.sizes)
     changes = {
         name: [np.column_stack(change(m.left_out, m.values[tables.pair])), np.zeros((U, 2))]
         for name, m in measures.items()
     }
-    for text, key in _votes_in_common(patterns.votes):
+    for text, key in _votes_in_common(distinct.votes):
         at = tables.place(key)
         for cell, of_text in changes.values():
             for column in (0, 1):
@@ -240,8 +244,8 @@ def means_over_pairs(
     found = {}
     for name, measure in measures.items():
         mean, left_out = left_out_means(measure.values, *changes[name][1].T)
-        value, n = np.array([mean]), np.array([patterns.several])
-        error = jackknife_error(left_out[:, None], patterns.sizes)
+        value, n = np.array([mean]), np.array([distinct.several])
+        error = jackknife_error(left_out[:, None], distinct.sizes)
         defined = measure.worst[np.isfinite(measure.values)]
         worst = np.array([defined.mean() if len(defined) else np.nan])
         interval = share_interval(value, error, n) if name == "raw" else agreement_interval(value, error, n, worst)
@@ -253,14 +257,14 @@ def means_over_pairs(
 
 
 def pair_draws(
-    patterns: Patterns, tables: PairTables, resamples: Resamples
+    distinct: DistinctVotes, tables: PairTables, resamples: Resamples
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Yield positions in `tables.pairs` and raw agreement and kappa of resampled texts, (draws, pairs), by blocks."""
     import numpy as np
     from scipy.sparse import csr_array
 
-    K, U = tables.shape[1], len(patterns.sizes)
-    common = list(_votes_in_common(patterns.votes)) or [(np.empty(0, dtype=np.int64),) * 2]
+    K, U = tables.shape[1], len(distinct.sizes)
+    common = list(_votes_in_common(distinct.votes)) or [(np.empty(0, dtype=np.int64),) * 2]
     text, key = (np.concatenate(column) for column in zip(*common, strict=True))
     order = key.argsort(kind="stable")
     text, key = text[order], key[order]

@@ -112,7 +112,7 @@ def head_of(verdict: str) -> str:
 
 def make_answer(facts: Facts) -> Answer:
     """Return the answer of a run folder, also where the run stopped before there is one or it is out of date."""
-    limits = [facts.gold_used_words] if facts.gold_used else []
+    limits = [facts.gold_used_words] if facts.gold_used_words else []
     return replace(_answer(facts), limits=limits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 TABLES_OF = {
     "data": ("texts", "folds", "leaks", "duplicates"),
     "annotate": ("annotators", "votes", "variant_votes", "variants", "candidates", "recall", "gold_used"),
-    "consensus": ("labels", "agreement", "final_labels", "confidence"),
+    "consensus": (
+        "labels", "agreement", "final_labels", "confidence",
+        "consensus_gold", "reliability", "panels", "missed", "gold_noise", "gold_bound",
+    ),
     "finetune": ("arms", "trainings", "curves", "predictions"),
     "compare": ("scores", "guards", "comparison"),
-}
+}  # fmt: skip
 STAGE_OF = {table: stage for stage, tables in TABLES_OF.items() for table in tables}
 """The stage that writes each table."""
+SINCE = frozenset({"consensus_gold", "reliability", "panels", "missed", "gold_noise", "gold_bound"})
+"""Tables that earlier versions of their stage did not write."""
 
 METRICS = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 
@@ -50,6 +56,8 @@ class Facts:
     def why_absent(self, *names: str) -> str:
         """Return a sentence that says which table is missing, and which stage writes it."""
         for name in names:
+            if name in SINCE and not self.folder.has(name) and any(map(self.folder.has, TABLES_OF[STAGE_OF[name]])):
+                return f"Not in this run: its stage “{STAGE_OF[name]}” was done before there was a table {name}. Run it again."
             if not self.folder.has(name):
                 return f"Not there yet: the stage “{STAGE_OF[name]}” has not been run (it writes the table {name})."
             if self.table(name) is None:
@@ -155,6 +163,23 @@ class Facts:
         used = self.setting("consensus", "method")
         return labels[labels["method"] == (used if used in set(labels["method"]) else min(labels["method"]))]
 
+    @property
+    def how(self) -> Mapping[str, Any]:
+        """What the consensus stage noted of its method: method, converged, iterations, note; empty in old runs."""
+        noted = self.record.get("consensus")
+        return noted if isinstance(noted, Mapping) else {}
+
+    @cached_property
+    def method(self) -> str:
+        """The name of the method that made the consensus; '' without labels."""
+        labels = self.consensus
+        return "" if labels is None else str(labels["method"].iloc[0])
+
+    @cached_property
+    def posterior(self) -> bool:
+        """Whether the method estimates posteriors: they, not vote shares, are then in entropy, margin and shares."""
+        return self.consensus is not None and bool(self.consensus["posterior"].notna().any())
+
     @cached_property
     def students(self) -> list[str]:
         """Students with any result, compared or not, as the settings order them; others follow by name."""
@@ -229,18 +254,26 @@ class Facts:
         counts = {} if table is None else table["purpose"].value_counts().to_dict()
         return {purpose: int(counts[purpose]) for purpose in PURPOSES if purpose in counts}
 
+    @cached_property
+    def consensus_gold(self) -> int:
+        """How many texts' gold the consensus learned from."""
+        table = self.table("consensus_gold")
+        return 0 if table is None else len(table)
+
     @property
     def gold_used_words(self) -> str:
-        """The sentence that says that gold was used and what for; '' where none was."""
-        if not self.gold_used:
-            return ""
-        total = sum(self.gold_used.values())
-        parts = ", ".join(f"{count(n)} {PURPOSES[purpose]}" for purpose, n in self.gold_used.items())
-        went = "human label of a training text" if total == 1 else "human labels of training texts"
-        return (
-            f"Uses gold: {count(total)} {went} went into the votes themselves ({parts}). "
-            f"{'This text trains' if total == 1 else 'These texts train'} no aligned arm."
-        )
+        """The sentence that says that gold was used for votes or consensus, and what for; '' where none was."""
+        went = [*(["the votes themselves"] if self.gold_used else []), *(["the consensus"] if self.consensus_gold else [])]
+        parts = [f"{count(n)} {PURPOSES[purpose]}" for purpose, n in self.gold_used.items()]
+        parts += [f"{count(self.consensus_gold)} {LEARNED}"] if self.consensus_gold else []
+        tables = [table["text_id"] for name in ("gold_used", "consensus_gold") if (table := self.table(name)) is not None]
+        return _used_gold(len(set().union(*tables)), " and ".join(went), ", ".join(parts)) if went else ""
+
+    @property
+    def consensus_gold_words(self) -> str:
+        """The same of the consensus alone."""
+        n = self.consensus_gold
+        return _used_gold(n, "the consensus", LEARNED) if n else ""
 
     @property
     def no_gold(self) -> str:
@@ -257,6 +290,16 @@ PURPOSES = {
     "candidates": "for the classifier that narrows the labels",
 }
 """What gold was used for before the votes → in words."""
+
+LEARNED = "for learned weights and thresholds of the consensus"
+"""What gold was used for by the consensus, in words."""
+
+
+def _used_gold(n: int, into: str, purposes: str) -> str:
+    labels = "human label of a training text" if n == 1 else "human labels of training texts"
+    trains = "This text trains" if n == 1 else "These texts train"
+    return f"Uses gold: {count(n)} {labels} went into {into} ({purposes}). {trains} no aligned arm."
+
 
 SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})
 """Arms that differ in their labels only."""

@@ -78,3 +78,31 @@ def vote_counts(votes: pd.DataFrame) -> pd.DataFrame:
 
 def _who(names: list[str]) -> list[str]:
     return [name if (k := names.count(name)) == 1 else f"{name} ×{k}" for name in dict.fromkeys(names)]
+
+
+def votes_per_text(votes: pd.DataFrame) -> float | None:
+    """Return the mean number of annotators with a valid vote, over the texts with one; None without valid votes."""
+    valid = votes.loc[votes["label"].notna(), ["text_id", "annotator"]].drop_duplicates()
+    return len(valid) / valid["text_id"].nunique() if len(valid) else None
+
+
+def outvoted(votes: pd.DataFrame, labels: pd.DataFrame, *, pooled: bool = False) -> int:
+    """Return for how many texts another label than that of `labels` has more votes.
+
+    An annotator's repetitions share one vote; with `pooled` each is a vote.
+    """
+    valid = votes.loc[votes["label"].notna(), ["text_id", "annotator", "label"]]
+    weight = 1.0 if pooled else 1 / valid.groupby(["text_id", "annotator"])["label"].transform("size")
+    sums = valid.assign(weight=weight).groupby(["text_id", "label"])["weight"].sum()
+    most = sums.groupby(level="text_id").max()
+    chosen = labels.loc[labels["label"].notna(), ["text_id", "label"]].set_index(["text_id", "label"]).index
+    own = sums.reindex(chosen, fill_value=0.0)
+    return int((own.to_numpy() < most.reindex(own.index.get_level_values("text_id")).to_numpy() - 1e-9).sum())
+
+
+def landis_koch(kappa: float) -> str:
+    """Return the word of Landis and Koch (1977, Biometrics 33) for a kappa; '' where it is missing."""
+    if math.isnan(kappa):
+        return ""
+    bounds = {"slight": 0.2, "fair": 0.4, "moderate": 0.6, "substantial": 0.8}
+    return "poor" if kappa < 0 else next((w for w, bound in bounds.items() if kappa <= bound), "almost perfect")
