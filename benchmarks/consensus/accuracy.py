@@ -61,8 +61,9 @@ def peer_shares(name: str, setting: Setting) -> np.ndarray:
     method = getattr(crowdkit.aggregation, name)()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if name in {"Wawa", "ZeroBasedSkill"}:  # their fit_predict_proba is broken in 1.4.2
-            found = method.fit(frame).predict_proba(frame)
+        if name in {"Wawa", "ZeroBasedSkill"}:  # what their predict_proba does, had scikit-learn not changed since
+            skills = method.fit(frame).skills_
+            found = crowdkit.aggregation.MajorityVote().fit_predict_proba(frame, skills=skills)
         else:
             found = method.fit_predict_proba(frame)
     n, K = votes.shape

@@ -69,6 +69,8 @@ OUT_OF_DATE = "out of date: settings or data have changed since; `consenso run` 
 """Said instead of a verdict that an earlier stage has overtaken."""
 FOLDS = 5
 """Of the light classifier whose probabilities a consensus method reads."""
+MAPPED = 20_000
+"""Texts on which a panel is mapped where there is no gold."""
 Progress = Callable[[dict[str, Any]], None]
 """Called with events: {"stage": …, "event": "start" | "reuse" | "advance" | "end", …}."""
 
@@ -445,9 +447,10 @@ def _probabilities(this: Run, texts: pd.DataFrame, votes: CodedVotes) -> np.ndar
 def _hold_against_gold(this: Run, labels: pd.DataFrame, texts: pd.DataFrame) -> None:
     """Write what train and dev gold says of the votes: calibration, who is missed, and of gold itself."""
     folder, gold, settings = this.folder, _open_gold(this.folder, texts), this.experiment.consensus
-    votes = folder.read("votes", ["text_id", "annotator", "repetition", "label", "status", "confidence", "cost"])
-    seen = votes[votes["text_id"].isin(gold.index)] if len(gold) else votes
-    folder.write("confidence", calibrate_confidence(votes, gold))
+    sample = texts["text_id"].sample(min(len(texts), MAPPED), random_state=settings.seed)
+    columns = ["text_id", "annotator", "repetition", "label", "status", "confidence", "cost"]
+    seen = folder.read("votes", columns, texts=gold.index if len(gold) else sample)
+    folder.write("confidence", calibrate_confidence(seen, gold))
     missed, panels, sentence = describe_panel(seen, gold if len(gold) else None, labels=this.schema, seed=settings.seed)
     folder.write("missed", missed)
     folder.write("panels", panels)

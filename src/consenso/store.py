@@ -111,8 +111,10 @@ class RunFolder:
         """Return whether the table has been written."""
         return self.table_path(name).exists()
 
-    def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read a table (or some columns of it); one that was never written raises `DataError`."""
+    def read(
+        self, name: str, columns: Sequence[str] | None = None, *, texts: Iterable[Any] | None = None
+    ) -> pd.DataFrame:
+        """Read a table, or some columns and texts of it; one that was never written raises `DataError`."""
         import pandas as pd
 
         path = self.table_path(name)
@@ -121,7 +123,8 @@ class RunFolder:
                 f"{self.path}: no table {name!r} yet; `consenso run` (or the stage that writes it) makes it"
             )
         try:
-            return pd.read_parquet(path, columns=None if columns is None else list(columns))
+            chosen = None if texts is None else [("text_id", "in", list(texts))]
+            return pd.read_parquet(path, columns=None if columns is None else list(columns), filters=chosen)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read ({error}); delete it and run again") from error
 

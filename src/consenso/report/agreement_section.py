@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 CORRECTED = {
     "alpha": ("Krippendorff’s alpha", "each vote weighs the same; the one to quote where votes are missing"),
     "alpha_ordinal": ("Krippendorff’s alpha, by rank", "labels that are far apart in rank disagree more"),
-    "alpha_interval": ("Krippendorff’s alpha, by distance", "the squared distance of two labels is how much they disagree"),
+    "alpha_interval": (
+        "Krippendorff’s alpha, by distance",
+        "the squared distance of two labels is how much they disagree",
+    ),
     "fleiss": ("Fleiss’ kappa", "chance: the labels’ shares among all votes"),
     "cohen": ("Cohen’s kappa", "mean over pairs; chance: each one’s own label shares"),
     "ac1": ("Gwet’s AC1", "hardly falls where one label is common"),

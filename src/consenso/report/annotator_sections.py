@@ -24,6 +24,7 @@ from consenso.report.blocks import (
     words,
 )
 from consenso.report.facts import Facts
+from consenso.report.gold_used import gold_words, purposes
 from consenso.report.numbers import INVALID, accuracy, asked, confusion, macro_f1
 from consenso.tables import VOTE_STATUSES
 
@@ -42,7 +43,7 @@ def annotators(facts: Facts) -> Section:
     who = {} if known is None else known.set_index("annotator").to_dict("index")
     states = [s for s in VOTE_STATUSES if s != "ok" and (votes["status"] == s).any()]
     gold = facts.open_gold
-    scored = {name: _judge(frame, gold, facts.label_names) for name, frame in votes.groupby("annotator")}
+    scored = {name: judge(frame, gold, facts.label_names) for name, frame in votes.groupby("annotator")}
     order = sorted(scored, key=lambda name: (-scored[name][0] if scored[name][0] == scored[name][0] else 1.0, name))
     rows = []
     for name in order:
@@ -82,8 +83,8 @@ def described(name: str, facts_of: Mapping[str, Any]) -> str:
     return ", ".join(part for part in said if part not in (MISSING, name))
 
 
-def _judge(votes: pd.DataFrame, gold: pd.Series | None, names: list[str]) -> tuple[float, float, int]:
-    """Accuracy, macro-F1 and number of the valid votes for texts with gold."""
+def judge(votes: pd.DataFrame, gold: pd.Series | None, names: list[str]) -> tuple[float, float, int]:
+    """Return accuracy, macro-F1 and number of the valid votes for texts with gold."""
     if gold is None:
         return float("nan"), float("nan"), 0
     valid = votes[votes["label"].notna() & votes["text_id"].isin(gold.index)].reset_index(drop=True)
@@ -157,8 +158,12 @@ NOT_NARROWED = (
 def candidates(facts: Facts) -> Section:
     """Return how often gold is among the labels that a light classifier leaves, and which gold made votes."""
     section = ("candidates", "Candidates")
-    recall = facts.table("recall") if not facts.folder.has("gold_used") or "candidates" in facts.gold_used else None
-    used = [Note(facts.gold_used_words)] if facts.gold_used else []
+    recall = (
+        facts.table("recall")
+        if not facts.folder.has("gold_used") or "candidates" in purposes(facts, "gold_used")
+        else None
+    )
+    used = [Note(said)] if (said := gold_words(facts, "gold_used")) else []
     if recall is None:
         asked_yet = facts.table("votes") is not None
         why = NOT_NARROWED if asked_yet else facts.why_absent("votes")

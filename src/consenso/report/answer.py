@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from consenso.report.blocks import MISSING, P90, P95, Answer, Figure, absent, interval, number, percent, plural, points
 from consenso.report.contrast_section import as_contrast, verdict_of
 from consenso.report.facts import METRICS, Facts
+from consenso.report.gold_used import gold_words
 from consenso.report.numbers import accuracy, confusion
 from consenso.report.plots import headline
 from consenso.tables import OUTCOMES
@@ -112,7 +113,7 @@ def head_of(verdict: str) -> str:
 
 def make_answer(facts: Facts) -> Answer:
     """Return the answer of a run folder, also where the run stopped before there is one or it is out of date."""
-    limits = [facts.gold_used_words] if facts.gold_used_words else []
+    limits = [said] if (said := gold_words(facts)) else []
     return replace(_answer(facts), limits=limits)
 
 

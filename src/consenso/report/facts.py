@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.labels import LabelSchema
-from consenso.report.blocks import count
 from consenso.report.settings import ReportSettings
 from consenso.tables import TABLES
 
@@ -247,34 +246,6 @@ class Facts:
         frame = None if frame is None else frame[frame["is_primary"]]
         return None if frame is None or frame.empty else frame.iloc[0]
 
-    @cached_property
-    def gold_used(self) -> dict[str, int]:
-        """Purpose → how many texts' gold went into the votes themselves; empty where none did."""
-        table = self.table("gold_used")
-        counts = {} if table is None else table["purpose"].value_counts().to_dict()
-        return {purpose: int(counts[purpose]) for purpose in PURPOSES if purpose in counts}
-
-    @cached_property
-    def consensus_gold(self) -> int:
-        """How many texts' gold the consensus learned from."""
-        table = self.table("consensus_gold")
-        return 0 if table is None else len(table)
-
-    @property
-    def gold_used_words(self) -> str:
-        """The sentence that says that gold was used for votes or consensus, and what for; '' where none was."""
-        went = [*(["the votes themselves"] if self.gold_used else []), *(["the consensus"] if self.consensus_gold else [])]
-        parts = [f"{count(n)} {PURPOSES[purpose]}" for purpose, n in self.gold_used.items()]
-        parts += [f"{count(self.consensus_gold)} {LEARNED}"] if self.consensus_gold else []
-        tables = [table["text_id"] for name in ("gold_used", "consensus_gold") if (table := self.table(name)) is not None]
-        return _used_gold(len(set().union(*tables)), " and ".join(went), ", ".join(parts)) if went else ""
-
-    @property
-    def consensus_gold_words(self) -> str:
-        """The same of the consensus alone."""
-        n = self.consensus_gold
-        return _used_gold(n, "the consensus", LEARNED) if n else ""
-
     @property
     def no_gold(self) -> str:
         """Why the labels cannot be held against gold."""
@@ -283,22 +254,6 @@ class Facts:
     @property
     def _parts(self) -> str:
         return "" if self.open_ids is None else "train or dev "
-
-
-PURPOSES = {
-    "examples": "shown as examples in prompts",
-    "candidates": "for the classifier that narrows the labels",
-}
-"""What gold was used for before the votes → in words."""
-
-LEARNED = "for learned weights and thresholds of the consensus"
-"""What gold was used for by the consensus, in words."""
-
-
-def _used_gold(n: int, into: str, purposes: str) -> str:
-    labels = "human label of a training text" if n == 1 else "human labels of training texts"
-    trains = "This text trains" if n == 1 else "These texts train"
-    return f"Uses gold: {count(n)} {labels} went into {into} ({purposes}). {trains} no aligned arm."
 
 
 SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})

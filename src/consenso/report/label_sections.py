@@ -1,14 +1,12 @@
-"""The sections about labels: distribution, agreement, levels, problematic cases, accuracy."""
+"""The sections about labels: distribution, levels, problematic cases, accuracy."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from consenso.report.blocks import (
-    MISSING,
     P95,
     Block,
-    Case,
     Cases,
     Cell,
     Column,
@@ -19,15 +17,16 @@ from consenso.report.blocks import (
     absent,
     cells,
     count,
-    cut,
     number,
     percent,
     plural,
     words,
 )
 from consenso.report.facts import Facts
-from consenso.report.numbers import vote_counts, wilson
+from consenso.report.method_section import score_words
+from consenso.report.numbers import wilson
 from consenso.report.plots import accuracy_by_level, distribution, levels
+from consenso.report.text_cases import list_cases
 from consenso.tables import LABEL_STATUSES
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 LEVELS = ("high", "medium", "low")
 MOST_RINGS = 12
 """With more annotators than this their rings hide each other, and the chart shows their range."""
+MOST_COLUMNS = 60
+"""With more annotators than this the table of shares leaves them out."""
 
 
 def label_distribution(facts: Facts) -> Section:
@@ -55,14 +56,19 @@ def label_distribution(facts: Facts) -> Section:
     ]
     shares = [tally / max(int(tally.sum()), 1) for tally in tallies]
     figure = _distribution_figure(facts, [who for who, _ in sources], shares, ids)
-    columns = [Column("label"), *(Column(str(who), number=True) for who, _ in (*sources, *panel))]
+    caption = "Shares and counts of the valid votes"
+    shown = [str(who) for who, _ in (*sources, *panel)]
+    if len(panel) > MOST_COLUMNS:
+        shown = shown[: len(sources)]
+        caption += f"; without the {count(len(panel))} annotators, too many for a table"
+    columns = [Column("label"), *(Column(who, number=True) for who in shown)]
     body = []
     for k, name in enumerate(facts.label_names):
-        row = [Cell(percent(share[k]), small=count(tally[k])) for share, tally in zip(shares, tallies)]
+        row = [Cell(percent(share[k]), small=count(tally[k])) for _, share, tally in zip(shown, shares, tallies)]
         body.append([Cell(name), *row])
-    caption = "Shares and counts of the valid votes"
     grid = Grid(caption, columns, body, folded="The same as a table", in_markdown=len(columns) <= 13)
-    return Section(*section, [figure, grid], group="The labels")
+    blocks: list[Block] = [figure, grid] if shown else [figure]
+    return Section(*section, blocks, group="The labels")
 
 
 def _distribution_figure(facts: Facts, sources: list[str], shares: list[np.ndarray], ids: pd.Index | None) -> Figure:
@@ -97,10 +103,7 @@ def consensus_levels(facts: Facts) -> Section:
     if len(scored):
         bars = _bars(scored)
         wide, narrow = levels(bars, len(labels))
-        caption = (
-            "Texts by consensus score: the share of the annotators’ valid votes for the winning label "
-            f"({plural(len(scored), 'text')} with votes)."
-        )
+        caption = f"Texts by consensus score: {score_words(facts)} ({plural(len(scored), 'text')} with votes)."
         said = (
             caption
             + " "
@@ -115,7 +118,9 @@ def consensus_levels(facts: Facts) -> Section:
         for level in LEVELS
     ]
     columns = [Column("level"), Column("texts", True), Column("share", True)]
-    blocks.append(Grid("Levels: how united the votes are", columns, body))
+    blocks.append(
+        Grid("Levels: how united the votes are (high: score 0.8 or more; medium: 0.6 or more)", columns, body)
+    )
     states = labels["status"].value_counts()
     body = [
         [Cell(MEANINGS[s]), Cell(count(states.get(s, 0))), Cell(percent(states.get(s, 0) / len(labels)))]
@@ -123,8 +128,7 @@ def consensus_levels(facts: Facts) -> Section:
     ]
     problematic = int(labels["is_problematic"].fillna(False).astype(bool).sum())
     body.append([Cell("marked problematic"), Cell(count(problematic)), Cell(percent(problematic / len(labels)))])
-    method = facts.setting("consensus", "method", labels["method"].iloc[0])
-    caption = f"What became of the {plural(len(labels), 'text')} with votes (method: {method})"
+    caption = f"What became of the {plural(len(labels), 'text')} with votes (method: {facts.method})"
     blocks.append(Grid(caption, [Column("outcome"), *columns[1:]], body))
     assert facts.consensus is not None  # voted_labels are a part of it
     if silent := len(facts.consensus) - len(labels):
@@ -168,35 +172,27 @@ def problematic_cases(facts: Facts) -> Section:
             "No text is problematic." if not total else f"{plural(total, 'text')} are problematic; none is listed here."
         )
         return Section(*section, [Note(reason, "absent")])
-    hard = hard.sort_values(
-        ["score", "entropy_bits", "text_id"], ascending=[True, False, True], na_position="first"
-    ).head(most)
+    measure = (facts.setting("consensus", "problematic") or {}).get("measure", "score")
+    order = list(dict.fromkeys([measure, "score", "posterior", "entropy_bits", "text_id"]))
+    rising = [name != "entropy_bits" for name in order]
+    hard = hard.sort_values(order, ascending=rising, na_position="first").head(most)
     kept = "" if facts.open_ids is None else " Only train and dev texts are listed."
     listed = f"the {count(len(hard))} most disputed are listed.{kept}"
     caption = f"{plural(total, 'text')} of {count(len(labels))} with votes count as problematic; {listed}"
-    return Section(*section, [Cases(caption, _cases(facts, hard, texts, votes))])
+    said = [_facts_of(facts, row) for _, row in hard.iterrows()]
+    return Section(*section, [Cases(caption, list_cases(facts, hard["text_id"], said))])
 
 
-def _cases(facts: Facts, hard: pd.DataFrame, texts: pd.DataFrame, votes: pd.DataFrame) -> list[Case]:
-    said = texts.set_index("text_id")["text"].reindex(hard["text_id"]).astype(object)
-    counted = vote_counts(votes[votes["text_id"].isin(hard["text_id"])])
-    silent = votes[votes["label"].isna()].groupby("text_id")["annotator"].nunique()
-    items = []
-    for _, row in hard.iterrows():
-        text_id = row["text_id"]
-        text, full = cut(words(said.get(text_id)), facts.settings.text_length)
-        mine = counted[counted["text_id"] == text_id]
-        given = [(f"{label} ×{n}", who) for label, n, who in zip(mine["label"], mine["n"], mine["who"])]
-        if missing := int(silent.get(text_id, 0)):
-            given.append((f"no valid label ×{missing}", ""))
-        facts_of = [
-            ("consensus", words(row["label"]) if not absent(row["label"]) else words(row["status"]).replace("_", " "))
-        ]
-        if facts.open_gold is not None and text_id in facts.open_gold.index:
-            facts_of.append(("gold", str(facts.open_gold[text_id])))
-        facts_of += [("score", number(row["score"], 2)), ("entropy in bits", number(row["entropy_bits"], 2))]
-        items.append(Case(str(text_id), text, full, given, facts_of))
-    return items
+def _facts_of(facts: Facts, row: pd.Series) -> list[tuple[str, str]]:
+    given = words(row["label"]) if not absent(row["label"]) else words(row["status"]).replace("_", " ")
+    said = [("consensus", given)]
+    if facts.open_gold is not None and row["text_id"] in facts.open_gold.index:
+        said.append(("gold", str(facts.open_gold[row["text_id"]])))
+    said.append(("score", number(row["score"], 2)))
+    if facts.posterior:
+        said.append(("posterior", number(row["posterior"], 2)))
+    entropy = "entropy of the posterior in bits" if facts.posterior else "entropy in bits"
+    return [*said, (entropy, number(row["entropy_bits"], 2))]
 
 
 def accuracy_levels(facts: Facts) -> Section:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from consenso.report.blocks import Block, Note, Section, count, percent, plural
 from consenso.report.facts import Facts
+from consenso.report.gold_used import gold_words
 from consenso.report.numbers import outvoted
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def labels_made(facts: Facts) -> Section:
         blocks.append(Note(note or f"{method} did not converge: its labels are not settled.", "warned"))
     elif note:
         blocks.append(Note(note))
-    if facts.consensus_gold:
-        blocks.append(Note(facts.consensus_gold_words))
+    if used := gold_words(facts, "consensus_gold"):
+        blocks.append(Note(used))
     if differing := _outvoted(facts, labels):
         blocks.append(Note(_contrary(differing)))
     if facts.posterior:

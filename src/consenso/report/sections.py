@@ -5,28 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from consenso.report.agreement_section import agreement
 from consenso.report.annotator_sections import annotators, candidates, confidence, cost
 from consenso.report.blocks import Note, Section
 from consenso.report.classifier_sections import arm_scores, confusions, learning_curves
+from consenso.report.contradiction_section import contradictions
 from consenso.report.contrast_section import contrasts
 from consenso.report.facts import TABLES_OF, Facts
 from consenso.report.label_sections import (
     accuracy_levels,
-    agreement,
     consensus_levels,
     label_distribution,
     problematic_cases,
 )
+from consenso.report.method_section import labels_made
 from consenso.report.run_sections import guards, leakage, what_was_run
 from consenso.report.variant_section import variants
+from consenso.report.worth_section import worth
 
 SECTIONS: tuple[Callable[[Facts], Section], ...] = (
     label_distribution,
     agreement,
+    labels_made,
     consensus_levels,
     problematic_cases,
     accuracy_levels,
+    contradictions,
     annotators,
+    worth,
     variants,
     confidence,
     candidates,
@@ -50,10 +56,13 @@ LABELS = ("data", "annotate", "consensus")
 STAGES_OF = {
     "labels": LABELS,
     "agreement": ("annotate", "consensus"),
+    "made": LABELS,
     "levels": ("annotate", "consensus"),
     "problematic": LABELS,
     "by-level": LABELS,
+    "contradictions": LABELS,
     "annotators": ("data", "annotate"),
+    "worth": LABELS,
     "variants": ("annotate",),
     "confidence": LABELS,
     "candidates": ("data", "annotate"),
