@@ -11,6 +11,7 @@ import pandas as pd
 
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
+from consenso.tables import TABLES
 
 NAMES = ("billing", "delivery", "returns & refunds", "account", "product question", "complaint")
 ANNOTATORS = {"llama3.1-8b": 0.78, "qwen3-8b": 0.81, "gemma3-4b": 0.7, "mistral-7b": 0.74, "phi-4": 0.79}
@@ -68,7 +69,8 @@ WORDS = [
 def make_run(
     path: Path, *, n: int = 120, n_test: int = 40, seeds: int = 3, steps: int = 4, seed: int = 7, **changes: Any
 ) -> RunFolder:
-    """Fill a run folder; `changes`: verdict, annotators, gold (False: none), students, without (tables left out), asked.
+    """Fill a run folder; `changes`: verdict, annotators, gold (False: none), students, without (tables left out), asked, priced,
+    noted (notes of the record).
 
     `asked` (True): the annotators are LLMs with variants, costs, candidates and examples; False: their votes are imported.
     """
@@ -83,13 +85,14 @@ def make_run(
         asked = _asked(np.random.default_rng(seed + 1), tables)
         needs_gold = () if changes.get("gold", True) else ("confidence", "candidates", "recall", "gold_used")
         tables |= {name: frame for name, frame in asked.items() if name not in needs_gold}
+    tables |= _held(tables, changes.get("gold", True), changes.get("priced", False))
     tables |= _trained(rng, schema, tables["texts"], tables["folds"], students, seeds, steps)
     tables["comparison"] = comparison_of(changes.get("verdict", "INCONCLUSIVE"), students, seeds=seeds, n=n_test)
     tables["guards"] = guards_of(changes.get("verdict", "INCONCLUSIVE"))
     for name, frame in tables.items():
         if name not in changes.get("without", ()):
             folder.write(name, frame)
-    for name, value in _record(schema, students, seeds).items():
+    for name, value in (_record(schema, students, seeds) | changes.get("noted", {})).items():
         folder.note(name, value)
     return folder
 
@@ -277,6 +280,38 @@ def _agreement(rng: np.random.Generator, annotators: list[str], n: int) -> pd.Da
             rows += [("cohen", f"{a} × {b}", kappa), ("raw", f"{a} × {b}", kappa * 0.8 + 0.2)]
     frame = pd.DataFrame(rows, columns=["measure", "scope", "value"])
     return frame.assign(low=frame["value"] - 0.03, high=frame["value"] + 0.03, n=n)
+
+
+def _held(tables: dict[str, pd.DataFrame], gold: bool, priced: bool) -> dict[str, pd.DataFrame]:
+    """What the votes say of annotators, and gold of the votes."""
+    folds, labels = tables["folds"], tables["labels"]
+    people, names = sorted(tables["votes"]["annotator"].unique()), sorted(tables["votes"]["label"].dropna().unique())
+    k = np.arange(len(people))
+    reliability = pd.DataFrame({"annotator": people, "n": 120, "accuracy": 0.9 - 0.02 * k})
+    reliability = reliability.assign(low=reliability["accuracy"] - 0.03, high=reliability["accuracy"] + 0.02)
+    reliability = reliability.assign(weakest=names[0], weakest_accuracy=0.41, taken_for=names[-1])
+    missed = pd.DataFrame({"annotator": people, "accuracy_alone": 0.7, "agreement_with_others": 0.8 - 0.01 * k})
+    missed = missed.assign(added=0.02 - 0.01 * k, low=0.01 - 0.01 * k, high=0.03 - 0.01 * k)
+    panels = pd.DataFrame({"size": k + 1, "annotators": [" + ".join(people[: size + 1]) for size in k]})
+    panels = panels.assign(cost=0.0004 * (k + 1) if priced else np.nan, accuracy=0.7 + 0.01 * k)
+    panels = panels.assign(low=panels["accuracy"] - 0.03, high=panels["accuracy"] + 0.03, is_chosen=panels["size"] == 3)
+    panels = panels.assign(loss=panels["accuracy"].iloc[-1] - panels["accuracy"], loss_high=0.04 - 0.01 * k)
+    empty = {"consensus_gold": pd.DataFrame({"text_id": [], "purpose": []}, dtype=object)}
+    found = {"reliability": reliability, "missed": missed, "panels": panels, **empty}
+    if not gold:
+        found["missed"] = missed.assign(accuracy_alone=np.nan)
+        columns = {name: TABLES[name].columns for name in ("gold_noise", "gold_bound")}
+        return found | {name: pd.DataFrame(columns=list(of)) for name, of in columns.items()}
+    judged = labels.merge(tables["texts"][["text_id", "gold"]], on="text_id").merge(folds, on="text_id")
+    judged = judged[judged["label"].notna() & judged["part"].ne("test")]
+    noise = judged[judged["label"] != judged["gold"]].sort_values(["score", "text_id"], ascending=[False, True])
+    noise = noise[["text_id", "gold", "label", "score", "n_votes"]].assign(
+        rank=np.arange(1, len(noise) + 1), margin=0.5, self_confidence=0.05, confident=True
+    )
+    bound = pd.DataFrame({"gold": ["all", *names], "n": [100] + [20] * len(names), "unanimous": [4] + [1] * len(names)})
+    bound = bound.assign(share=bound["unanimous"] / bound["n"], low=0.01, high=0.1, expected_independent=0.002)
+    bound = bound.assign(expected_together=0.2, n_confident=bound["unanimous"] * 2, share_confident=0.1)
+    return found | {"gold_noise": noise, "gold_bound": bound}
 
 
 def _trained(  # noqa: PLR0917

@@ -215,8 +215,10 @@ def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path, server: Moc
     file, out = experiment(tmp_path, server), tmp_path / "run"
     first = start(file, out)
     wait_until(lambda: sent(server) >= 20)
+    first.send_signal(signal.SIGSTOP)  # else it may end before the second has started
     second = start(file, out)
-    _, errors = second.communicate(timeout=30)
+    _, errors = second.communicate(timeout=60)
+    first.send_signal(signal.SIGCONT)
     assert (second.returncode, "another process works in" in errors) == (1, True)
     first.communicate(timeout=60)
     assert first.returncode == 0

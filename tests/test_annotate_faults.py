@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,13 @@ def test_an_interrupt_reaches_a_run_beside_a_running_loop(tmp_path: Path) -> Non
     with mock(latency=0.1) as server:
         chosen = settings_for(server, endpoint={"max_in_flight": 2})
 
+        def interrupt_once_asking() -> None:
+            while sent(server) < 2:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
         async def cell() -> Any:
-            threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Thread(target=interrupt_once_asking).start()
             return ask(tmp_path / "log", chosen, texts(100))[0]
 
         loop = asyncio.new_event_loop()

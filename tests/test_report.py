@@ -32,7 +32,8 @@ from consenso.tables import TABLES
 from report_folder import ANNOTATORS, SCRIPT, comparison_of, guards_of, make_run
 
 IDS = [
-    "labels", "agreement", "levels", "problematic", "by-level", "annotators", "variants", "confidence", "candidates", "cost",
+    "labels", "agreement", "made", "levels", "problematic", "by-level", "contradictions", "annotators", "worth", "variants",
+    "confidence", "candidates", "cost",
     "contrasts", "scores", "curves", "confusion", "guards", "leakage", "run",
 ]  # fmt: skip
 TRAINED = ("arms", "trainings", "curves", "predictions", "scores", "guards", "comparison")
@@ -117,7 +118,8 @@ def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
             paint(Canvas(Figure((width / 72, height(width == NARROW) / 72)), width, height(width == NARROW)))
         return "<svg></svg>", "<svg></svg>"
 
-    monkeypatch.setattr("consenso.report.plots.draw", paint_only)
+    for module in ("plots", "panel_plot"):
+        monkeypatch.setattr(f"consenso.report.{module}.draw", paint_only)
 
 
 def test_the_page_requests_nothing(html: str, page: Page) -> None:

@@ -1,9 +1,9 @@
 """The accuracy of every consensus method on real votes beside crowd-kit's, and how honest the posteriors are.
 
-`python benchmarks/consensus/accuracy.py [--draws 16] [--slow-draws 2] [--calibration] [--nesting]`. What is drawn: for
+`python benchmarks/consensus/accuracy.py [--draws 16] [--slow-draws 1] [--calibration] [--nesting]`. What is drawn: for
 weather_crowd 5 of the 20 workers' labels of each tweet, for the LLM sets panels of 5 of the LLMs (`real_data.py`); draw d
 has numpy's default_rng([20261127, d]), and every method gets the same draws. The other sets are taken whole. A text on
-which k labels tie counts 1/k. crowd-kit's slow methods get the first draws only and do not count as the best.
+which k labels tie counts 1/k. crowd-kit's slow methods get the first draws only; these means have a star and no regret.
 
 `--calibration`: log loss (chances below 10⁻⁶ count as that) and expected calibration error (15 bins of equal width) on the
 LLM sets, also with panels of 3 of one family and 3 others. `--nesting`: BABE with 9 prompts as repetitions, nested three ways.
@@ -71,13 +71,13 @@ def peer_shares(name: str, setting: Setting) -> np.ndarray:
     return shares
 
 
-def accuracies(draws: int, slow_draws: int) -> pd.DataFrame:
-    """Return the accuracy by method and set, each a mean over draws, and print the CPU seconds of each method."""
+def accuracies(draws: int, slow_draws: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the accuracy by method and set, a mean over draws, and whether these are all draws; print the CPU seconds of each method."""
     rows, took = [], dict.fromkeys([*OURS, *PEERS, *SLOW], 0.0)
     for setting in settings(draws):
         ours = [(name, name, shares_of) for name in OURS]
         peers = [(name, f"crowd-kit {name}", peer_shares) for name in PEERS]
-        slow = [(name, f"crowd-kit {name}*", peer_shares) for name in SLOW if setting.draw < slow_draws]
+        slow = [(name, f"crowd-kit {name}", peer_shares) for name in SLOW if setting.draw < slow_draws]
         for name, shown, method in ours + peers + slow:
             start = time.process_time()
             shares = method(name, setting)
@@ -85,21 +85,22 @@ def accuracies(draws: int, slow_draws: int) -> pd.DataFrame:
             rows.append({"method": shown, "set": setting.name, "accuracy": accuracy(shares, setting.gold)})
     print("CPU s: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in took.items()) + "\n")
     frame = pd.DataFrame(rows)
-    return frame.pivot_table(index="method", columns="set", values="accuracy", sort=False)
+    means = frame.pivot_table(index="method", columns="set", values="accuracy", sort=False)
+    drawn = frame.pivot_table(index="method", columns="set", values="accuracy", sort=False, aggfunc="size")
+    return means, drawn == drawn.max()
 
 
-def print_accuracies(means: pd.DataFrame) -> None:
-    """Print accuracy (regret) by method and set, and the worst regret."""
-    comparable = ~means.index.str.endswith("*")
-    regret = means[comparable].max() - means
+def print_accuracies(means: pd.DataFrame, whole: pd.DataFrame) -> None:
+    """Print accuracy (regret) by method and set, and the worst regret; a mean over fewer draws has a star and no regret."""
+    regret = means.where(whole).max() - means.where(whole)
     print("| method | " + " | ".join(means.columns) + " | worst regret |")
     print("|---" * (len(means.columns) + 2) + "|")
     for name in means.index:
-        if name.endswith("*"):
-            cells, worst = [f"{value:.3f}" for value in means.loc[name]], "–"
-        else:
-            cells = [f"{means.at[name, column]:.3f} ({regret.at[name, column]:.3f})" for column in means]
-            worst = f"{regret.loc[name].max():.3f}, {regret.loc[name].idxmax()}"
+        cells = [
+            f"{means.at[name, column]:.3f}" + (f" ({regret.at[name, column]:.3f})" if whole.at[name, column] else "*")
+            for column in means
+        ]
+        worst = f"{regret.loc[name].max():.3f}, {regret.loc[name].idxmax()}"
         print(f"| {name} | " + " | ".join(cells) + f" | {worst} |")
 
 
@@ -158,7 +159,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=16)
-    parser.add_argument("--slow-draws", type=int, default=2, help="draws for crowd-kit's GLAD and MACE")
+    parser.add_argument("--slow-draws", type=int, default=1, help="draws for crowd-kit's GLAD and MACE")
     parser.add_argument("--calibration", action="store_true", help="print calibration instead")
     parser.add_argument("--nesting", action="store_true", help="print nesting instead")
     asked = parser.parse_args()
@@ -168,7 +169,7 @@ def main() -> None:
     if asked.nesting:
         print_nesting()
     if not (asked.calibration or asked.nesting):
-        print_accuracies(accuracies(asked.draws, asked.slow_draws))
+        print_accuracies(*accuracies(asked.draws, asked.slow_draws))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from consenso.experiment import (
 )
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
+from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_labels
 from consenso.store import RunFolder
@@ -159,8 +160,18 @@ def log_of(folder: RunFolder) -> Path:
     return own if own.exists() or not noted else Path(noted)
 
 
+AGREEMENT_ORDER = (
+    "alpha", "alpha_ordinal", "alpha_interval", "fleiss", "cohen", "ac1", "brennan_prediger", "raw", "effective_votes",
+    "consistency",
+)  # fmt: skip
+
+
 def describe_consensus(folder: RunFolder) -> pd.DataFrame:
-    """Return consensus and annotators by quality on train and dev gold, then the overall agreement measures."""
+    """Return what, measure, value, low, high, n: consensus and annotators on train and dev gold, then agreement.
+
+    An annotator has `accuracy` (on gold, invalid votes as errors, where there is gold) and `accuracy_estimated` (without
+    gold). `attrs["notes"]`: sentences about the method and the panel.
+    """
     import pandas as pd
 
     texts, folds, votes, labels = (folder.read(name) for name in ("texts", "folds", "votes", "labels"))
@@ -168,24 +179,48 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
     seen = set(folds.loc[folds["part"] != "test", "text_id"])
     gold = texts.set_index("text_id")["gold"]
     gold = gold[gold.index.isin(seen)].dropna()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    each: dict[str, list[dict[str, Any]]] = {}
     if len(gold):
         quality = score_against_gold(labels.set_index("text_id")["label"], gold, schema)
-        rows.append({"what": "consensus", "measure": "accuracy", "value": quality["accuracy"], "n": quality["n"]})
-        rows.append({"what": "consensus", "measure": "macro_f1", "value": quality["macro_f1"], "n": quality["n"]})
-        rows.append({"what": "consensus", "measure": "coverage", "value": quality["coverage"], "n": quality["n"]})
-        each = annotator_quality(votes, gold, schema)
-        rows += [
-            {"what": row.annotator, "measure": "accuracy", "value": row.accuracy, "n": row.n}
-            for row in each.itertuples()
-        ]
+        right = round(quality["accuracy"] * quality["n"])
+        low, high = wilson(right, quality["n"])
+        rows.append({"measure": "accuracy", "value": quality["accuracy"], "low": low, "high": high})
+        rows += [{"measure": name, "value": quality[name]} for name in ("macro_f1", "coverage")]
+        rows = [{"what": "consensus", **row, "n": quality["n"]} for row in rows]
+        if votes["text_id"].isin(gold.index).any():
+            for row in annotator_quality(votes, gold, schema).itertuples():
+                each[row.annotator] = [{"measure": "accuracy", "value": row.accuracy, "n": row.n}]
+    if folder.has("reliability"):
+        for row in folder.read("reliability").itertuples():
+            found = {
+                "measure": "accuracy_estimated",
+                "value": row.accuracy,
+                "low": row.low,
+                "high": row.high,
+                "n": row.n,
+            }
+            each.setdefault(row.annotator, []).append(found)
+    rows += [{"what": who, **row} for who in sorted(each) for row in each[who]]
     agreement = folder.read("agreement")
-    overall = agreement[agreement["scope"] == "all"]
-    rows += [
-        {"what": "agreement", "measure": r.measure, "value": r.value, "low": r.low, "high": r.high, "n": r.n}
-        for r in overall.itertuples()
-    ]
-    return pd.DataFrame(rows)
+    overall = agreement[agreement["scope"] == "all"].drop_duplicates("measure").set_index("measure")
+    for measure in [name for name in AGREEMENT_ORDER if name in overall.index]:
+        rows.append({"what": "agreement", "measure": measure, **overall.loc[measure, ["value", "low", "high", "n"]]})
+    frame = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high", "n"]).astype({"n": "Int64"})
+    frame.attrs["notes"] = _notes_of_consensus(folder.record())
+    return frame
+
+
+def _notes_of_consensus(record: Mapping[str, Any]) -> list[str]:
+    """What the consensus stage noted of its method and of the panel, as sentences."""
+    how = record.get("consensus") or {}
+    said = []
+    if how:
+        state = "" if how.get("converged", True) else " (not converged)"
+        used = f"; gold of {how['uses_gold']} texts used" if how.get("uses_gold") else ""
+        note = f": {how['note']}" if how.get("note") else ""
+        said.append(f"method {how.get('method')}{state}{used}{note}")
+    return [*said, f"panel: {record['panel']}"] if record.get("panel") else said
 
 
 def describe_trainings(folder: RunFolder) -> pd.DataFrame:

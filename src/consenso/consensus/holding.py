@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from consenso.consensus.gold_noise import find_gold_noise, gold_noise_bound
 from consenso.consensus.panels import map_panel
-from consenso.errors import ConsensoError
+from consenso.errors import ConsensoError, DataError
 from consenso.tables import GOLD_BOUND, GOLD_NOISE, MISSED, PANELS, Table
 
 if TYPE_CHECKING:
@@ -52,8 +52,11 @@ def describe_gold(
     judged = labels[labels["text_id"].isin(gold.index) & labels["label"].notna()]
     if judged.empty:
         return _empty(GOLD_NOISE), _empty(GOLD_BOUND)
-    noise = find_gold_noise(judged, gold, schema=schema)
-    return noise[list(GOLD_NOISE.columns)], gold_noise_bound(votes, gold, labels=schema)[list(GOLD_BOUND.columns)]
+    noise = find_gold_noise(judged, gold, schema=schema)[list(GOLD_NOISE.columns)]
+    try:
+        return noise, gold_noise_bound(votes, gold, labels=schema)[list(GOLD_BOUND.columns)]
+    except DataError:  # no text with gold has two annotators: nobody can be unanimous
+        return noise, _empty(GOLD_BOUND)
 
 
 def _empty(table: Table) -> pd.DataFrame:

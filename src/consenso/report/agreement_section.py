@@ -164,10 +164,11 @@ def _special(table: pd.DataFrame) -> list[Block]:
     blocks: list[Block] = []
     for measure, what, caption, folded in SPECIAL:
         rows = table[(table["measure"] == measure) & ((measure == "specific") | (table["scope"] != "all"))]
+        more = ""
         if len(rows) > MOST_ROWS:
-            caption += f"; the {MOST_ROWS} lowest of {count(len(rows))}"
+            more = f"; the {MOST_ROWS} lowest of {count(len(rows))}"
             rows = rows.sort_values(["value", "scope"]).head(MOST_ROWS)
         if len(rows):
             body = [[Cell(str(row["scope"])), *_measured(row)] for _, row in rows.iterrows()]
-            blocks.append(Grid(caption, [Column(what), *MEASURED], body, folded=folded, in_markdown=False))
+            blocks.append(Grid(caption + more, [Column(what), *MEASURED], body, folded=folded, in_markdown=False))
     return blocks

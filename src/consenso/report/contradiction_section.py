@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from consenso.report.blocks import (
-    MISSING,
     P95,
     Block,
     Cases,
@@ -16,7 +15,6 @@ from consenso.report.blocks import (
     Section,
     absent,
     count,
-    number,
     percent,
     plural,
 )
@@ -61,13 +59,13 @@ def _bound(facts: Facts, bound: pd.DataFrame) -> list[Block]:
     rows = []
     for _, row in bound[bound["n"] > 0].iterrows():
         whole = row["gold"] == "all"
-        spread = MISSING if absent(row["low"]) else f"{percent(row['low'])} to {percent(row['high'])}"
+        spread = "" if absent(row["low"]) else f"{percent(row['low'])} to {percent(row['high'])}"
         rows.append(
             [
                 Cell("all texts" if whole else str(row["gold"]), tone="primary" if whole else ""),
                 Cell(count(row["n"])),
-                Cell(percent(row["share"]), small=plural(row["unanimous"], "text")),
-                Cell(spread),
+                Cell(count(row["unanimous"])),
+                Cell(percent(row["share"]), small=spread),
                 Cell(percent(row["expected_independent"])),
                 Cell(percent(row["expected_together"])),
                 Cell(percent(row["share_confident"]), small=plural(row["n_confident"], "text")),
@@ -76,13 +74,13 @@ def _bound(facts: Facts, bound: pd.DataFrame) -> list[Block]:
     if not rows:
         return []
     heads = (
-        "texts", "all against gold", f"{P95} interval", "if they err independently", "at most, if they err as one",
-        "confident learning doubts",
+        "texts", "all against gold", "share", "expected if errors are independent", "at most if they err as one",
+        "doubted by confident learning",
     )  # fmt: skip
     caption = (
         "Texts whose annotators (two or more) all give one and the same label that is not gold, by gold label; on "
-        f"{facts.open_words}. Beside it what is to be expected if gold is right everywhere, and the texts that confident "
-        "learning (Northcutt et al. 2021) counts as another label"
+        f"{facts.open_words}; with {P95} intervals. Beside it what is to be expected if gold is right everywhere, and the "
+        "texts that confident learning (Northcutt et al. 2021) counts as another label"
     )
     grid = Grid(caption, [Column("gold"), *(Column(name, True) for name in heads)], rows)
     total = bound[bound["gold"] == "all"]
@@ -96,13 +94,17 @@ def _meaning(row: pd.Series) -> str:
     said = (
         f"On {count(row['unanimous'])} of {plural(row['n'], 'text')} ({percent(row['share'])}) all annotators give one and "
         f"the same label that is not gold. If gold were right and they erred independently of each other, it would be "
-        f"{percent(row['expected_independent'])}"
+        f"{_spoken(row['expected_independent'])}"
     )
     if absent(row["expected_together"]):
         return said + "."
-    more = f"if they erred like one, it could be up to {percent(row['expected_together'])}"
+    more = f"if they erred like one, it could be up to {_spoken(row['expected_together'])}"
     enough = row["expected_together"] >= row["share"]
     return f"{said}; {more}" + (", so that shared errors alone could explain it." if enough else ".")
+
+
+def _spoken(share: float) -> str:
+    return percent(share).replace("< ", "under ").replace("> ", "over ")
 
 
 def _listed(facts: Facts, noise: pd.DataFrame, judged: int) -> list[Block]:
@@ -118,8 +120,8 @@ def _listed(facts: Facts, noise: pd.DataFrame, judged: int) -> list[Block]:
         [
             ("gold", str(row["gold"])),
             ("consensus", str(row["label"])),
-            (f"{share} of the consensus", number(row["score"], 2)),
-            (f"{share} of gold", number(row["self_confidence"], 2)),
+            (f"{share} of the consensus", percent(row["score"])),
+            (f"{share} of gold", percent(row["self_confidence"])),
         ]
         for _, row in noise.iterrows()
     ]

@@ -22,7 +22,6 @@ from consenso.report.blocks import (
     cut,
     dollars,
     percent,
-    plural,
     points,
     words,
 )
@@ -82,7 +81,8 @@ ADDED = (
     "is right."
 )
 
-Rows = dict[str, dict[str, Any]]
+Row = dict[str, Any]
+Rows = dict[str, Row]
 """Annotator → its row of a table."""
 Judged = dict[str, tuple[float, int, float]]
 """Annotator → accuracy of its valid votes against open gold, how many these are, share of invalid answers."""
@@ -101,8 +101,8 @@ def _judged(facts: Facts, names: list[str]) -> Judged:
 
 def _order(names: list[str], alone: Rows, judged: Judged) -> list[str]:
     def place(name: str) -> tuple[float, str]:
-        value = judged[name][0] if name in judged else alone.get(name, {}).get("accuracy")
-        return (1.0 if absent(value) else -value, name)
+        value: Any = judged[name][0] if name in judged else alone.get(name, {}).get("accuracy")
+        return (1.0 if absent(value) else -float(value), name)
 
     return sorted(names, key=place)
 
@@ -130,7 +130,11 @@ def _caption(facts: Facts, columns: dict[str, Column], people: int) -> str:
 
 
 def _cells(
-    facts: Facts, alone: Rows, with_others: Rows, judged: tuple[float, int, float] | None, columns: dict[str, Column]
+    facts: Facts,
+    alone: Row,
+    with_others: Row,
+    judged: tuple[float, int, float] | None,
+    columns: dict[str, Column],
 ) -> list[Cell]:
     cells = {}
     low, high = alone.get("low"), alone.get("high")
@@ -147,7 +151,9 @@ def _cells(
     cells["others"] = Cell(percent(with_others.get("agreement_with_others")))
     taken = alone.get("taken_for")
     least = f"{percent(alone.get('weakest_accuracy'))} right" + ("" if absent(taken) else f", else mostly “{taken}”")
-    cells["weakest"] = Cell(words(alone.get("weakest")), small="" if absent(alone.get("weakest")) else least)
+    cells["weakest"] = Cell(
+        words(alone.get("weakest")), small="" if absent(alone.get("weakest")) else least, tone="long"
+    )
     return [cells[name] for name in columns]
 
 
@@ -165,10 +171,11 @@ def _against(alone: Rows, judged: Judged) -> str:
     if len(gaps) < 2 or abs(mean := sum(gaps) / len(gaps)) < FAR:
         return ""
     higher = sum(gap > 0 for gap in gaps)
+    who = f"All {len(gaps)} annotators" if higher == len(gaps) else f"{count(higher)} of {len(gaps)} annotators"
     if mean > 0:
         return (
-            f"Of {plural(len(gaps), 'annotator')}, {count(higher)} are estimated above what gold says, by {points(mean)} on "
-            "average: annotators err together, or gold is wrong where they agree. Trust gold more."
+            f"{who} are estimated above what gold says; the mean gap is {points(mean).lstrip('+')}. That happens "
+            "where they err together, or where gold is wrong."
         )
     return (
         f"The estimates lie {points(-mean).lstrip('+')} below what gold says on average: the votes tell less than gold."
@@ -192,6 +199,11 @@ def _panels(facts: Facts) -> list[Block]:
     return [*blocks, _grid(facts, panels, what)]
 
 
+def _enough(panels: pd.DataFrame, row: pd.Series) -> bool:
+    """Whether a panel can stand for all; where only all are chosen, none can."""
+    return bool(row["is_chosen"]) and row["size"] < panels["size"].max()
+
+
 def _figure(facts: Facts, panels: pd.DataFrame, what: str, *, costs: bool) -> Figure:
     rows = [
         Panel(
@@ -200,7 +212,7 @@ def _figure(facts: Facts, panels: pd.DataFrame, what: str, *, costs: bool) -> Fi
             value=float(row["accuracy"]),
             low=float(row["low"]),
             high=float(row["high"]),
-            chosen=bool(row["is_chosen"]),
+            chosen=_enough(panels, row),
         )
         for _, row in panels.iterrows()
     ]
@@ -219,7 +231,7 @@ def _grid(facts: Facts, panels: pd.DataFrame, what: str) -> Grid:
     priced = panels["cost"].notna().any()
     rows = []
     for _, row in panels.iterrows():
-        chosen = bool(row["is_chosen"])
+        chosen = _enough(panels, row)
         who, full = cut(str(row["annotators"]), NAMES)
         bound = "" if absent(row["loss_high"]) or row["size"] == panels["size"].max() else points(row["loss_high"])
         cells = [
