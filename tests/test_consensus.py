@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consenso.consensus import METHODS, ConsensusSettings, Method, ProblematicRule, check_consensus, decide
+from consenso.consensus import (
+    METHODS,
+    ConsensusSettings,
+    Method,
+    ProblematicRule,
+    check_consensus,
+    code_votes,
+    estimate_reliability,
+)
+from consenso.consensus import decide as decide_as_asked
 from consenso.consensus.methods import Shares
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.labels import LabelSchema
@@ -19,6 +28,15 @@ from making import shared
 
 WIDER = LabelSchema.from_names(["neg", "never", "neu", "pos"])
 SCHEMA = LabelSchema.from_names(["neg", "neu", "pos"])
+
+
+def decide(frame, method="dawid_skene_map", **options):
+    """`decide`, with the order of labels where a method must be told it."""
+    if method in METHODS and METHODS[method].ordered:
+        options.setdefault("labels", SCHEMA)
+    return decide_as_asked(frame, method, **options)
+
+
 METHOD_NAMES = sorted(set(METHODS) - {"crowdlab"})  # needs a classifier: tests/test_consensus_models.py
 COUNTING = {"majority", "weighted", "unanimous", "threshold", "outliers"}
 """Methods that read each text alone; the others learn from all texts."""
@@ -291,7 +309,7 @@ def test_a_threshold_that_is_met_but_for_rounding_is_met():
 def test_weights_learned_from_gold_are_log_odds_with_pseudo_votes():
     frame = table({i: ["pos", "pos", "neg"] for i in range(10)})
     found = decide(frame, "weighted", labels=SCHEMA, weights="gold", gold=dict.fromkeys(range(10), "pos"))
-    right, wrong = 12 / 12.5, 2 / 12.5  # (right + K − 1) / (n + 1.25 (K − 1))
+    right, wrong = 14 / 15, 4 / 15  # (right + 4) / (n + 5)
     weight, other = math.log(right * 2 / (1 - right)), max(0.0, math.log(wrong * 2 / (1 - wrong)))
     assert list(found["shares"][0]) == pytest.approx(
         [other / (2 * weight + other), 0, 2 * weight / (2 * weight + other)]
@@ -392,6 +410,83 @@ def test_a_target_out_of_reach_leaves_everything_problematic_and_says_so():
     labels = decide(frame, "majority", gold=truth, problematic=ProblematicRule(target=0.999))
     assert labels["is_problematic"].all()
     assert "No threshold reaches" in labels.attrs["consensus"]["note"]
+
+
+def test_a_target_is_found_on_gold_that_nothing_was_learned_from():
+    """40 weak annotators and little gold: a bound found on the gold that made the weights would promise too much."""
+    names, broken, found = np.array(["x", "y"]), 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        true = rng.integers(0, 2, 1500)
+        given = np.where(rng.random((1500, 40)) < 0.53, true[:, None], 1 - true[:, None])
+        frame = table({i: list(names[row]) for i, row in enumerate(given)})
+        gold = pd.Series(names[true[:150]])
+        rule = ProblematicRule(target=0.66)
+        labels = decide(frame, "weighted", weights="gold", gold=gold, problematic=rule).iloc[150:]
+        kept = labels[~labels["is_problematic"]]
+        found += len(kept) > 0
+        broken += len(kept) > 0 and (kept["label"] == names[true[kept["text_id"]]]).mean() < 0.66
+    assert broken <= 6  # 5 % of 40, plus binomial error
+
+    frame, truth = simulated()
+    rule = ProblematicRule(target=0.9)
+    told = decide(frame, "weighted", weights="gold", gold=truth[:100], problematic=rule).attrs["consensus"]
+    assert (told["uses_gold"], "gold of 50 texts" in told["note"], "of 50 gold texts" in told["note"]) == (
+        100,
+        True,
+        True,
+    )
+
+
+def test_posteriors_that_differ_only_near_one_are_still_ranked_by_a_target():
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 3, 2000)
+    given = np.where(rng.random((2000, 9)) < 0.8, true[:, None], rng.integers(0, 3, (2000, 9)))
+    names = np.array(SCHEMA.names)
+    frame, truth = table({i: list(names[row]) for i, row in enumerate(given)}), pd.Series(names[true])
+    labels = decide(frame, gold=truth, problematic=ProblematicRule(measure="posterior", target=0.9999))
+    told = labels.attrs["consensus"]["note"]
+    kept = int((~labels["is_problematic"]).sum())
+    assert kept == 0 or f"{kept:,} of 2,000 gold texts" in told
+
+
+def test_a_label_that_nobody_gives_never_wins_however_many_vote():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"text_id": np.repeat(range(600), 120), "annotator": np.tile([f"a{k:03}" for k in range(120)], 600)}
+    )
+    true = np.repeat(rng.integers(0, 2, 600), 120)
+    frame["label"] = np.array(["x", "y"])[np.where(rng.random(len(frame)) < 0.999, true, 1 - true)]
+    half = frame["text_id"].eq(0)
+    frame.loc[half, "label"] = np.array(["x", "y"])[np.arange(120) % 2]
+    schema = LabelSchema.from_names(["x", "y", "dead"])
+    for method in ("dawid_skene", "dawid_skene_map", "dawid_skene_families"):
+        assert set(decide(frame, method, labels=schema)["label"].dropna()) <= {"x", "y"}
+
+
+def test_coded_votes_are_not_coded_again():
+    coded = code_votes(random_votes(), SCHEMA)
+    same(decide(coded), decide(random_votes(), labels=SCHEMA))
+    for options in ({"labels": SCHEMA}, {"texts": ["text 1"]}, {"count": "vote"}):
+        with pytest.raises(ConfigError, match="give these to code_votes"):
+            decide(coded, **options)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_no_valid_vote_at_all_is_no_label(method):
+    frame = table({"a": [None, None], "b": [None]})
+    options = {"weights": "votes"} if method == "weighted" else {}
+    assert decide_as_asked(frame, method, labels=SCHEMA, **options)["status"].tolist() == ["no_votes", "no_votes"]
+    if not METHODS[method].ordered:
+        assert decide_as_asked(frame, method, **options)["status"].tolist() == ["no_votes", "no_votes"]
+
+
+def test_an_annotator_with_few_votes_has_no_interval():
+    frame, _ = simulated(200)
+    few = frame[frame["text_id"].isin(["t000", "t001"])].assign(annotator="few").drop_duplicates("text_id")
+    found = estimate_reliability(pd.concat([frame, few]), draws=50).set_index("annotator")
+    assert found.loc["few", ["low", "high"]].isna().all()
+    assert found.loc["ann0", ["low", "high"]].notna().all()
 
 
 # ties
@@ -558,6 +653,11 @@ def test_three_hundred_classes_and_annotators():
         ({"families": {"ann0": "a"}}, "reads no families; leave families out, or choose dawid_skene_families"),
         ({"method": "dawid_skene_families", "families": {"ann9": "a"}}, "families: unknown annotator 'ann9'"),
         ({"gold": {"t": "pos"}}, "nothing here uses gold"),
+        ({"iterations": 0}, "iterations must be a whole number of at least 1; found 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
+        ({"problematic": {"below": 0.5}}, "must be a ProblematicRule"),
+        ({"method": "weighted", "weights": {"ann0": None}}, "weights must be a number per annotator"),
+        ({"method": "crowdlab"}, "needs probabilities"),
         ({"method": "weighted", "weights": "gold", "gold": {"u": "pos"}}, "no voted text has gold"),
         ({"problematic": ProblematicRule(target=0.9)}, "target = 0.9 is found on gold: pass gold"),
         (
@@ -568,7 +668,7 @@ def test_three_hundred_classes_and_annotators():
 )
 def test_a_wrong_option_is_one_clear_line(options, words):
     with pytest.raises(ConfigError, match=words) as error:
-        decide(votes("pos", "neg"), **options)
+        decide_as_asked(votes("pos", "neg"), **options)
     assert "\n" not in str(error.value)
 
 
@@ -653,6 +753,7 @@ def test_settings_survive_being_written_and_read():
         ({"weights": {"a": 2.0}}, "method 'dawid_skene_map' reads no weights"),
         ({"method": "weighted", "weights": "gold"}, "learned from gold: set gold_texts"),
         ({"method": "weighted", "weights": "entropy"}, "'gold' or 'votes'"),
+        ({"method": "ordinal_dawid_skene"}, "set ordered = true"),
         ({"gold_texts": 100}, "nothing here uses gold"),
         ({"problematic": {"target": 0.9}}, "found on gold: set gold_texts"),
         ({"method": "weighted", "weights": {"a": -1}}, "weight of 'a' must be positive"),

@@ -26,7 +26,7 @@ def gold_of(folder: RunFolder, *parts: str) -> set[str]:
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"unanimous", "threshold", "outliers", "majority"}))
 def test_every_method_runs_in_an_experiment(tmp_path: Path, method: str) -> None:
-    folder = consensus(tmp_path, f'method = "{method}"')
+    folder = consensus(tmp_path, f'method = "{method}"' + ("\nordered = true" if METHODS[method].ordered else ""))
     texts, labels = (
         folder.read("texts").set_index("text_id")["gold"],
         folder.read("labels").set_index("text_id")["label"],

@@ -53,7 +53,7 @@ from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
 from consenso.finetune import STUDENTS, FinetuneSettings, Results, make_arms, run_arms
 from consenso.labels import LabelSchema
-from consenso.light_model import out_of_fold
+from consenso.light_model import out_of_fold, text_classifier
 from consenso.preconditions import has_test_gold, need_extras, need_gold, need_labels, need_valid_votes
 from consenso.report import write_report
 from consenso.store import RunFolder, digest, environment
@@ -69,7 +69,7 @@ OUT_OF_DATE = "out of date: settings or data have changed since; `consenso run` 
 """Said instead of a verdict that an earlier stage has overtaken."""
 FOLDS = 5
 """Of the light classifier whose probabilities a consensus method reads."""
-MAPPED = 20_000
+MAPPED = 5_000
 """Texts on which a panel is mapped where there is no gold."""
 Progress = Callable[[dict[str, Any]], None]
 """Called with events: {"stage": …, "event": "start" | "reuse" | "advance" | "end", …}."""
@@ -441,6 +441,9 @@ def _probabilities(this: Run, texts: pd.DataFrame, votes: CodedVotes) -> np.ndar
     found = np.full((len(codes), len(this.schema)), np.nan)
     rng = np.random.default_rng(this.experiment.consensus.seed)
     found[learned] = out_of_fold(words[learned], codes[learned], len(this.schema), FOLDS, rng)
+    if not learned.all():  # tied texts: no fold has learned from them
+        classify = text_classifier(list(words[learned]), codes[learned], len(this.schema))
+        found[~learned] = classify(words[~learned])
     return found
 
 

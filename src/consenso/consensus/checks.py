@@ -23,9 +23,7 @@ COPIES = 0.95
 """Warn where ρ is higher: the votes are nearly copies of each other."""
 
 
-def check_consensus(
-    votes: pd.DataFrame, labels: pd.DataFrame, how: Mapping[str, Any] | None = None
-) -> pd.DataFrame:
+def check_consensus(votes: pd.DataFrame, labels: pd.DataFrame, how: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Return GUARDS rows "coverage", "ties", "effective votes" (outcome passed, warned or not_checked) and "convergence".
 
     `how`: what `decide` says of itself (`labels.attrs["consensus"]`); without it, and for methods that do not iterate,
@@ -41,7 +39,9 @@ def check_consensus(
     labels = check(labels, LABELS)
     rows = [_coverage(labels), _ties(labels), _effective_votes(votes)]
     if how and how["iterations"]:
-        reason = how["note"] if not how["converged"] else f"{how['method']} stood still after {how['iterations']} iterations"
+        reason = (
+            how["note"] if not how["converged"] else f"{how['method']} stood still after {how['iterations']} iterations"
+        )
         rows.append(_row("convergence", "passed" if how["converged"] else "warned", dict(how), reason))
     return check(pd.DataFrame(rows), GUARDS)
 

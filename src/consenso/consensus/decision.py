@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from consenso.consensus.framing import labels_frame, rows_column, text_column, top_two
-from consenso.consensus.methods import METHODS, Options
-from consenso.consensus.settings import DEFAULT, ProblematicRule, Ties, unknown_method, wrong_choice
-from consenso.consensus.targets import threshold_for
-from consenso.consensus.votematrix import (
-    CodedVotes,
-    Count,
-    code_votes,
-    label_shares,
-    positions,
-    shown,
-    vote_numbers,
+from consenso.consensus.inputs import (
+    aligned,
+    check_choices,
+    coded_votes,
+    gold_codes,
+    halves,
+    learns_from_gold,
+    numbers_of,
 )
-from consenso.errors import ConfigError, DataError, JoinError, nearest
+from consenso.consensus.methods import METHODS, Options, Shares
+from consenso.consensus.settings import DEFAULT, ProblematicRule, Ties, wrong_choice
+from consenso.consensus.targets import threshold_for
+from consenso.consensus.votematrix import CodedVotes, Count, vote_numbers
+from consenso.errors import ConfigError
 from consenso.labels import LabelSchema
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 EQUAL = 1e-9
 """Shares closer than this are equal: ⅓ + ⅓ + ⅓ must not win over 1 by a rounding error."""
+CLOSE = 1e-6
+"""Posteriors closer than this are equal: EM stops where they move by less."""
 
 
 def decide(
@@ -68,33 +72,42 @@ def decide(
 
     Raises `ConfigError` for a wrong option, `DataError` for an unknown vote label, `JoinError` if no text has votes.
     """
+    import numpy as np
+
     rule = ProblematicRule() if problematic is None else problematic
-    _check_choices(method, threshold, ties, count)
+    check_choices(method, rule, threshold=threshold, ties=ties, count=count, iterations=iterations, seed=seed)
+    weights = weights if isinstance(weights, str) else numbers_of("weights", weights)
     given = {"weights": weights, "families": families, "probabilities": probabilities}
     if mistake := wrong_choice(method, rule, has_gold=gold is not None, **given):
         raise ConfigError(mistake)
-    coded = votes if isinstance(votes, CodedVotes) else code_votes(votes, labels, texts=texts, count=count)
-    known = _gold_codes(gold, coded)
+    coded = coded_votes(votes, METHODS[method], labels=labels, texts=texts, count=count)
+    known = gold_codes(gold, coded)
     options = Options(
         weights=weights or {},
         families=families or {},
         gold=known,
-        probabilities=_aligned(probabilities, coded),
+        probabilities=aligned(probabilities, coded),
         iterations=iterations,
         seed=seed,
     )
-    chosen = METHODS[method]
+    chosen, tested = METHODS[method], known
+    if rule.target is not None and known is not None and learns_from_gold(chosen, options):
+        learned, tested = halves(
+            known, coded.text_ids, seed
+        )  # a bound found on what was learned from promises too much
+        options = replace(options, gold=learned)
     if missing := sorted(name for name in chosen.needs if getattr(options, name) is None):
         raise ConfigError(f"method {method!r} needs {missing[0]}; pass them, or choose another method")
-    found = chosen.shares(coded, options)
+    found = chosen.shares(coded, options) if coded.labels else Shares(np.zeros(coded.shape))
     least = max(chosen.at_least, (chosen.threshold or 0.0) if threshold is None else threshold)
-    columns, winner = _choose(found.values, coded, least=least, ties=ties, seed=seed)
+    equal = CLOSE if chosen.posterior else EQUAL
+    columns, winner = _choose(found.values, coded, least=least, ties=ties, seed=seed, equal=equal)
     if chosen.posterior:
         columns["posterior"] = columns["score"]
-        columns["score"] = _share_of(label_shares(coded, coded.weight), winner)
+        columns["score"] = _share_of(coded, winner)
     columns["n_votes"] = vote_numbers(coded)
     columns["level"] = _levels(columns["score"])
-    columns["is_problematic"], target = _is_problematic(columns, winner, rule, known)
+    columns["is_problematic"], target = _is_problematic(columns, winner, rule, tested)
     labels_of = labels_frame(coded.text_ids, {"method": method, **columns})
     labels_of.attrs["consensus"] = {
         "method": method,
@@ -115,79 +128,17 @@ def _log(labels: pd.DataFrame) -> None:
         logger.warning("consensus (%s): %s", how["method"], how["note"])
 
 
-def _check_choices(method: str, threshold: float | None, ties: str, count: str) -> None:
-    if method not in METHODS:
-        raise ConfigError(unknown_method(method))
-    if ties not in {"undecided", "random"}:
-        raise ConfigError(f"unknown tie policy {ties!r}; choose 'undecided' or 'random'")
-    if count not in {"annotator", "vote"}:
-        raise ConfigError(f"unknown count {count!r}; choose 'annotator' (repetitions averaged) or 'vote' (pooled)")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise ConfigError(f"threshold must lie between 0 and 1 (a share of the votes); found {threshold}")
-
-
-def _gold_codes(gold: Any, coded: CodedVotes) -> np.ndarray | None:
-    """Return the position of each text's gold label, −1 where there is none; an unknown label is an error."""
-    import numpy as np
-    import pandas as pd
-
-    if gold is None:
-        return None
-    named = gold.set_index("text_id")["gold"] if isinstance(gold, pd.DataFrame) else pd.Series(gold)
-    named = named.dropna()
-    if not named.index.is_unique:
-        raise DataError(f"gold: text_id {shown(named.index[named.index.duplicated()][0])} stands twice; keep one label")
-    position = {name: k for k, name in enumerate(coded.labels)}
-    if strange := sorted({str(name) for name in named.unique()} - set(position)):
-        raise DataError(
-            f"gold: unknown label {strange[0]!r}; the labels are {list(coded.labels)}."
-            f"{nearest(strange[0], coded.labels)} Pass `labels` where the votes do not show all of them"
-        )
-    code = np.append(named.map(position).to_numpy(dtype=np.int64), -1)
-    found: np.ndarray = code[positions(coded.text_ids, pd.Index(named.index))]
-    return found
-
-
-def _aligned(probabilities: Any, coded: CodedVotes) -> np.ndarray | None:
-    """Return a row of probabilities per text, in schema order; NaN for texts without."""
-    import numpy as np
-    import pandas as pd
-
-    if probabilities is None:
-        return None
-    n, K = coded.shape
-    if isinstance(probabilities, pd.DataFrame):
-        if missing := [name for name in coded.labels if name not in probabilities.columns]:
-            raise DataError(f"probabilities: no column for label(s) {missing}; found {list(probabilities.columns)}")
-        rows = probabilities[list(coded.labels)].to_numpy(dtype=float)
-        rows = np.vstack([rows, np.full(K, np.nan)])
-        found: np.ndarray = rows[positions(coded.text_ids, probabilities.index)]
-    else:
-        found = np.asarray(probabilities, dtype=float)
-        if found.shape != (n, K):
-            raise DataError(
-                f"probabilities: expected one row per text and a column per label, {(n, K)}; found {found.shape}. "
-                "Pass a frame by text_id with the labels as columns where only some texts have them"
-            )
-    known = ~np.isnan(found).any(axis=1)
-    if not known.any():
-        raise JoinError("probabilities: none of the texts has any; use the same text_id as in votes")
-    if (found[known] < 0).any() or np.abs(found[known].sum(axis=1) - 1).max() > 1e-3:
-        raise DataError("probabilities: rows must be ≥ 0 and sum to 1 (a classifier's out-of-sample probabilities)")
-    return np.where(known[:, None], found, np.nan)
-
-
 def _choose(
-    shares: np.ndarray, coded: CodedVotes, *, least: float, ties: str, seed: int
+    shares: np.ndarray, coded: CodedVotes, *, least: float, ties: str, seed: int, equal: float
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Return the columns that follow from the shares alone, and the position of the winner, −1 without votes."""
     import numpy as np
 
     first, second = top_two(shares)
     voted = first > 0
-    tied = voted & (first - second <= EQUAL)
+    tied = voted & (first - second <= equal)
     below = voted & (first < least - EQUAL)
-    best = shares >= first[:, None] - EQUAL
+    best = shares >= first[:, None] - equal
     winner = best.argmax(axis=1) if shares.shape[1] else np.zeros(len(shares), dtype=np.int64)
     if ties == "random":
         for row in np.flatnonzero(tied & ~below):
@@ -227,11 +178,15 @@ def _entropy_bits(shares: np.ndarray) -> np.ndarray:
     return bits
 
 
-def _share_of(shares: np.ndarray, winner: np.ndarray) -> np.ndarray:
+def _share_of(coded: CodedVotes, winner: np.ndarray) -> np.ndarray:
+    """Return the winner's share of the votes."""
     import numpy as np
 
-    found: np.ndarray = shares[np.arange(len(shares)), winner]
-    return np.where(winner >= 0, found, np.nan)
+    n = len(winner)
+    won = np.bincount(coded.text, weights=coded.weight * (coded.label == winner[coded.text]), minlength=n)
+    given = np.bincount(coded.text, weights=coded.weight, minlength=n)
+    share: np.ndarray = np.divide(won, given, out=np.full(n, np.nan), where=given > 0)
+    return share
 
 
 def _levels(score: np.ndarray) -> pd.Series:
@@ -271,4 +226,4 @@ def _misses_target(
     found = threshold_for(value[known], right[known], target)
     if found.threshold is None:
         return np.ones(len(value), dtype=bool), found.sentence
-    return np.asarray(~(value >= found.threshold - EQUAL), dtype=bool), found.sentence
+    return np.asarray(~(value >= found.threshold), dtype=bool), found.sentence

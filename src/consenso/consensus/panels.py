@@ -27,6 +27,8 @@ BUDGETS = 20
 """Steps of the ladder of costs."""
 NAMED = 8
 """Annotators that a sentence names."""
+FEW = 300
+"""With fewer texts, losses too rare to have been seen (up to 1 − .05^(1/n)) are added to the bound."""
 ERROR = 0.05
 """The chance that a panel passes as small enough that is not."""
 
@@ -66,13 +68,13 @@ class PanelMap:
                 f"No smaller panel than all {full} annotators is sure to lose at most {self.tolerance:.1%} {measure}."
             )
         worse, most = (
-            ("worse by at most", row["loss_high"]) if row["loss_high"] > 0 else ("better by", -row["loss_high"])
+            ("worse by at most", row["loss_high"]) if row["loss_high"] > -0.0005 else ("better by", -row["loss_high"])
         )
         named = ", ".join(row["annotators"][:NAMED]) + (", …" if row["size"] > NAMED else "")
         return (
             f"{row['size']} of {full} annotators ({named}) can stand for all: {measure} "
             f"{row['accuracy']:.1%} against {row['accuracy'] + row['loss']:.1%}; with 95% confidence they are {worse} "
-            f"{most:.1%}{'' if row['loss_high'] > 0 else ' or more'}."
+            f"{most:.1%}{'' if row['loss_high'] > -0.0005 else ' or more'}."
         )
 
 
@@ -221,12 +223,13 @@ def _score(
     crossed = [np.where(panel.half == 0, *(panel.credit(row["halves"][s]) for s in (1, 0))) for row in rows]
     columns = np.column_stack([*drop, *crossed, *(full - credit for credit in crossed)])
     value, low, high, bound = _bootstrap(panel.sizes, columns, options)
+    rare = 1 - ERROR ** (1 / float(panel.sizes.sum())) if panel.sizes.sum() < FEW else 0.0
     for row, at in zip(rows, range(panel.A, panel.A + len(rows))):
         subset, loss = row["subset"], at + len(rows)
         row["size"], row["cost"] = len(subset), float(cost[list(subset)].sum())
         row["accuracy_selected"] = float(panel.credit(subset) @ panel.sizes / panel.sizes.sum())
         row["accuracy"], row["low"], row["high"] = float(value[at]), float(low[at]), float(high[at])
-        row["loss"], row["loss_high"] = float(value[loss]), float(bound[loss])
+        row["loss"], row["loss_high"] = float(value[loss]), max(float(bound[loss]), value[loss] + rare)
         row["p"] = _p_value(columns[:, loss], panel.sizes, tolerance)
         row["stable"] = row["halves"] == (subset, subset)
     A = panel.A
@@ -234,13 +237,17 @@ def _score(
 
 
 def _p_value(loss: np.ndarray, sizes: np.ndarray, tolerance: float) -> float:
-    """Return the one-sided p of H0: the mean loss is at least the tolerance."""
+    """Return the one-sided p of H0: the mean loss is at least the tolerance.
+
+    Not below (1 − tolerance)ⁿ, the chance that n texts show none of the losses: few texts without any prove nothing.
+    """
     from scipy.special import ndtr
 
     n = sizes.sum()
     mean = float(loss @ sizes / n)
     error = math.sqrt(float((loss - mean) ** 2 @ sizes)) / n
-    return float(ndtr((mean - tolerance) / error)) if error > 0 else float(mean >= tolerance)
+    normal = float(ndtr((mean - tolerance) / error)) if error > 0 else float(mean >= tolerance)
+    return max(normal, float((1 - tolerance) ** float(n)))
 
 
 def _bootstrap(sizes: np.ndarray, columns: np.ndarray, options: tuple[int, int]) -> tuple[np.ndarray, ...]:

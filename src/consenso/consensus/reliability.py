@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from consenso.consensus.methods.dawid_skene import DawidSkene, fit_dawid_skene, prior_of
 from consenso.consensus.patterns import find_patterns
 from consenso.consensus.resampling import percentile_interval
-from consenso.consensus.votematrix import CodedVotes, code_votes
+from consenso.consensus.votematrix import CodedVotes, code_votes, run_starts
 from consenso.errors import ConfigError
 from consenso.tables import RELIABILITY
 
@@ -22,6 +22,8 @@ EFFORT = 2_000_000_000
 """Multiplications that the bootstrap may take; of large sparse panels it then takes fewer draws."""
 FEW = 40
 """With fewer draws than this there is no interval."""
+VOTES = 50
+"""An annotator with fewer has no interval: the prior speaks louder than its votes, and draws do not vary the prior."""
 STEPS = 30
 """EM iterations of a draw, which starts from the fit to all texts."""
 
@@ -33,7 +35,7 @@ def estimate_reliability(
 
     `votes`: VOTES (or `CodedVotes`). Returns annotator, n (texts with a valid vote), accuracy (the chance that its vote
     is the true label of a voted text: Σ_k prevalence[k] · confusion[a, k, k]), low, high (95 %, percentile bootstrap
-    over texts; null without draws), weakest (the true label that it recognises least), weakest_accuracy,
+    over texts; null without draws and under 50 texts), weakest (the true label that it recognises least), weakest_accuracy,
     taken_for (the label it then gives most often).
 
     The model takes annotators as independent given the true label. Where they err together (models of one family do),
@@ -52,10 +54,11 @@ def estimate_reliability(
     patterns = find_patterns(coded)
     fit = fit_dawid_skene(patterns, K, prior=prior_of(K))
     recognised = _recognised(fit, A)
-    weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1) 
+    weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1)
     names = np.array(coded.labels, dtype=object)
-    n = np.rint(np.bincount(coded.annotator, weights=coded.weight, minlength=A)).astype(np.int64)
-    low, high = percentile_interval(_redrawn(fit, A, draws, seed), n)
+    first = run_starts(coded.text * A + coded.annotator)
+    n = np.bincount(coded.annotator[first], minlength=A)
+    low, high = percentile_interval(_redrawn(fit, A, draws, seed), np.where(n < VOTES, 0, n))
     return pd.DataFrame(
         {
             "annotator": list(coded.annotators),

@@ -93,6 +93,10 @@ class ConsensusSettings(Settings):
         given = {"weights": self.weights, "families": self.families}
         if mistake := wrong_choice(self.method, self.problematic, has_gold=self.gold_texts > 0, **given):
             raise ValueError(mistake.replace("pass gold", "set gold_texts"))
+        if METHODS[self.method].ordered and not self.ordered:
+            raise ValueError(
+                f"method {self.method!r} takes labels as ordered: list them in order, and set ordered = true"
+            )
         return self
 
 

@@ -168,7 +168,11 @@ def positions(ids: pd.Index, among: pd.Index) -> np.ndarray:
     if ids.equals(among):
         return np.arange(len(ids))
     same = ids.inferred_type == among.inferred_type and not ids.inferred_type.startswith("mixed")
-    found: np.ndarray = among.get_indexer(ids) if same else among.map(str).get_indexer(ids.map(str))
+    wanted, known = (ids, among) if same else (ids.map(str), among.map(str))
+    if not known.is_unique:
+        twice = known[known.duplicated()][0]
+        raise DataError(f"text_id {shown(twice)} stands twice; keep one row per text (1 and '1' are the same id)")
+    found: np.ndarray = known.get_indexer(wanted)
     return found
 
 

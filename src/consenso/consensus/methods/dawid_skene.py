@@ -119,7 +119,7 @@ def fit_dawid_skene(
     cell, by_cell = _voted_cells(patterns)
     weighted = by_cell.multiply(number[:, None]).tocsc().T if P else by_cell.T
     posterior = shares_of(patterns, K) if start is None else start.T
-    annotator, first = np.unique(cell // K, return_index=True)
+    _, first = np.unique(cell // K, return_index=True)
     size = np.diff(np.r_[first, len(cell)])
     added, total = (0.0, 0.0) if prior is None else (prior[cell % K], prior.sum(axis=0))
     prevalence, chance = np.full(K, 1 / K), np.full((len(cell), K), 1 / K)
@@ -166,7 +166,8 @@ def expect(by_cell: csc_array, prevalence: np.ndarray, chance: np.ndarray) -> np
 
     K = len(prevalence)
     log = np.ascontiguousarray((by_cell @ np.log(chance).reshape(-1, K)).T)
-    log += np.log(np.maximum(prevalence, np.finfo(float).tiny))[:, None]
+    with np.errstate(divide="ignore"):
+        log += np.log(prevalence)[:, None]  # −∞ for a label that nobody ever gave
     log -= log.max(axis=0)
     posterior: np.ndarray = np.exp(log, out=log)
     posterior /= posterior.sum(axis=0)
@@ -189,6 +190,6 @@ def as_shares(fit: DawidSkene, A: int, prior: np.ndarray | None = None) -> Share
 def not_converged(iterations: int, change: float) -> str:
     """Return the line that says so."""
     return (
-        f"not converged after {iterations} iterations: a posterior still moved by {change:.1e}; raise "
-        "consensus.iterations, or prefer dawid_skene_map"
+        f"not converged after {iterations} iterations: a posterior still moved by {change:.1e}; raise iterations, or "
+        "choose a simpler method"
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from consenso.consensus.methods.dawid_skene import TOLERANCE, expect, not_converged, shares_of
 from consenso.consensus.methods.shape import Options, Shares
 from consenso.consensus.patterns import find_patterns
+from consenso.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ LONGEST = 16.0
 """The longest leap, in iterations."""
 LOWEST = -40.0
 """The smallest log of a chance, relative to the column's largest, after a leap."""
+MOST = 1 << 25
+"""The largest table of matrices, in numbers (256 MB)."""
 CELLS = 1 << 24
 """Tables of matrices with more cells are iterated without leaps, which keep three of them."""
 
@@ -52,6 +55,11 @@ def ordinal_dawid_skene(votes: CodedVotes, options: Options) -> Shares:
     if not len(votes.text):
         return Shares(np.zeros(votes.shape))
     patterns, K, A = find_patterns(votes), len(votes.labels), len(votes.annotators)
+    if A * K * K > MOST:
+        raise ConfigError(
+            f"ordinal_dawid_skene holds a matrix per annotator, and {A} annotators × {K} × {K} labels are too many; "
+            "choose dawid_skene_map"
+        )
     number, by_cell = patterns.number, patterns.votes.tocsc()
     weighted = patterns.votes.multiply(number[:, None]).tocsr().T
     posterior = shares_of(patterns, K)

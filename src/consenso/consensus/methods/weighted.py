@@ -61,8 +61,7 @@ def weights_from_gold(votes: CodedVotes, gold: np.ndarray) -> np.ndarray:
     """Return log-odds weights, (A,): w = max(0, log(p (K − 1) / (1 − p))), p the accuracy on gold.
 
     Optimal for independent annotators whose errors are spread evenly (Nitzan and Paroush 1982, International Economic
-    Review 23(2), theorem 1, for two labels). p is (right + K − 1) / (n + 1.25 (K − 1)): K − 1 right and a quarter as
-    many wrong pseudo-votes, as in the prior of `dawid_skene_map`.
+    Review 23(2), theorem 1, for two labels). p is (right + 4) / (n + 5): five pseudo-votes, four of them right.
     """
     import numpy as np
 
@@ -71,7 +70,9 @@ def weights_from_gold(votes: CodedVotes, gold: np.ndarray) -> np.ndarray:
     right = votes.label == gold[votes.text]
     n = np.bincount(votes.annotator, weights=votes.weight * known, minlength=A)
     hits = np.bincount(votes.annotator, weights=votes.weight * (known & right), minlength=A)
-    p = (hits + K - 1) / (n + 1.25 * (K - 1))
+    if K < 2:
+        return np.ones(A)
+    p = (hits + 4) / (n + 5)
     weights: np.ndarray = np.maximum(np.log(p * (K - 1) / (1 - p)), 0.0)
     return weights
 
@@ -80,7 +81,7 @@ def weights_from_votes(votes: CodedVotes) -> tuple[np.ndarray, int, bool]:
     """Return iterative weighted majority voting's weights, (A,), the rounds it took and whether it stood still.
 
     w = max(0, K p − 1), p the share of an annotator's votes that the weighted majority shares (ties by halves), until
-    no p moves (Li and Yu 2014, arXiv 1411.4086, algorithm 1).
+    no p moves (iterative weighted majority voting, Li and Yu 2014, arXiv 1411.4086; there a weight may be negative).
     """
     import numpy as np
 
