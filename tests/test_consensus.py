@@ -426,16 +426,15 @@ def test_a_target_is_found_on_gold_that_nothing_was_learned_from():
         kept = labels[~labels["is_problematic"]]
         found += len(kept) > 0
         broken += len(kept) > 0 and (kept["label"] == names[true[kept["text_id"]]]).mean() < 0.66
+    assert found > 0
     assert broken <= 6  # 5 % of 40, plus binomial error
 
     frame, truth = simulated()
-    rule = ProblematicRule(target=0.9)
+    rule = ProblematicRule(target=0.6)
     told = decide(frame, "weighted", weights="gold", gold=truth[:100], problematic=rule).attrs["consensus"]
-    assert (told["uses_gold"], "gold of 50 texts" in told["note"], "of 50 gold texts" in told["note"]) == (
-        100,
-        True,
-        True,
-    )
+    assert told["uses_gold"] == 100
+    assert "gold of 50 texts; Keep labels" in told["note"]
+    assert "of 50 gold texts" in told["note"]
 
 
 def test_posteriors_that_differ_only_near_one_are_still_ranked_by_a_target():

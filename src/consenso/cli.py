@@ -410,7 +410,11 @@ def consensus(experiment: Path, out: Path | None, changes: tuple[str, ...], as_j
     _run(experiment, out, changes, until="consensus")
     from consenso.overview import describe_consensus
 
-    _show(describe_consensus(_made(experiment, out, changes)), as_json)
+    table = describe_consensus(_made(experiment, out, changes))
+    _show(table, as_json)
+    if not as_json:
+        for note in table.attrs["notes"]:
+            click.echo(note)
 
 
 @cli.command()
