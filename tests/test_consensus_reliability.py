@@ -56,6 +56,17 @@ def test_the_diagonal_is_that_of_the_whole_matrices():
     assert estimate_reliability(coded, draws=0)["accuracy"].to_numpy() == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_names_of_annotators_do_not_matter():
+    frame, _ = simulated(200)
+    names = dict(zip(RIGHT, ("z", "y", "x", "w")))
+    renamed = frame.assign(annotator=frame["annotator"].map(names))
+    one, other = (estimate_reliability(f, labels=SCHEMA, draws=50).set_index("annotator") for f in (frame, renamed))
+    for column in ("accuracy", "low", "high"):
+        assert one.rename(index=names)[column].sort_index().to_numpy() == pytest.approx(
+            other[column].sort_index().to_numpy(), abs=1e-6
+        )
+
+
 def test_a_constant_annotator_recognises_one_label_only():
     frame, _ = simulated()
     constant = pd.DataFrame({"text_id": range(600), "annotator": "constant", "label": "a"})

@@ -53,21 +53,17 @@ def distinct_votes(single: CodedVotes) -> DistinctVotes:
     """Group the texts by who gave which label; `single` has one vote per annotator and text."""
     import numpy as np
 
-    patterns, K = find_patterns(single), max(len(single.labels), 1)
-    voted = np.flatnonzero(patterns.of_text >= 0)[::-1]
-    first = np.empty(len(patterns.number), dtype=np.int64)
-    first[patterns.of_text[voted]] = voted  # the last one written stays: the first text
-    order = first.argsort()  # the bootstrap draws in this order, which does not depend on names
-    cells = patterns.votes[order]
+    patterns, K = find_patterns(single).in_text_order(), max(len(single.labels), 1)
+    cells = patterns.votes
     annotator, label = np.divmod(cells.indices.astype(np.int64), K)
     votes = replace(
         single,
-        text=np.repeat(np.arange(len(order)), np.diff(cells.indptr)),
+        text=np.repeat(np.arange(len(patterns.number)), np.diff(cells.indptr)),
         annotator=annotator,
         label=label,
         weight=cells.data,
     )
-    return DistinctVotes(votes, patterns.number[order].astype(np.int64))
+    return DistinctVotes(votes, patterns.number.astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,18 @@ class Patterns:
         spread: np.ndarray = rows[self.of_text]
         return spread
 
+    def in_text_order(self) -> Patterns:
+        """Return them in the order of the first text that shows each: draws then do not depend on names."""
+        import numpy as np
+
+        voted = np.flatnonzero(self.of_text >= 0)[::-1]
+        first = np.empty(len(self.number), dtype=np.int64)
+        first[self.of_text[voted]] = voted  # the last one written stays: the first text
+        order = first.argsort()
+        place = np.full(len(order) + 1, -1)
+        place[order] = np.arange(len(order))
+        return Patterns(place[self.of_text], self.number[order], self.votes[order])
+
 
 def find_patterns(votes: CodedVotes) -> Patterns:
     """Group the texts by their valid votes and what these weigh."""

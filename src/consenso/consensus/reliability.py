@@ -51,7 +51,7 @@ def estimate_reliability(
     A, K = len(coded.annotators), len(coded.labels)
     if not K:
         return pd.DataFrame({"annotator": list(coded.annotators), "n": 0}, columns=list(RELIABILITY.columns))
-    patterns = find_patterns(coded)
+    patterns = find_patterns(coded).in_text_order()
     fit = fit_dawid_skene(patterns, K, prior=prior_of(K))
     recognised = _recognised(fit, A)
     weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1)
