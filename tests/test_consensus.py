@@ -18,6 +18,7 @@ from consenso.consensus import (
     check_consensus,
     code_votes,
     estimate_reliability,
+    measure_agreement,
 )
 from consenso.consensus import decide as decide_as_asked
 from consenso.consensus.methods import Shares
@@ -478,6 +479,16 @@ def test_no_valid_vote_at_all_is_no_label(method):
     assert decide_as_asked(frame, method, labels=SCHEMA, **options)["status"].tolist() == ["no_votes", "no_votes"]
     if not METHODS[method].ordered:
         assert decide_as_asked(frame, method, **options)["status"].tolist() == ["no_votes", "no_votes"]
+
+
+def test_half_a_surrogate_pair_in_a_name_is_borne():
+    bad = "x\ud800"
+    frame = pd.DataFrame(
+        {"text_id": [1, 1, 2, 2], "annotator": ["a", bad] * 2, "label": ["p", bad, bad, bad]}, dtype=object
+    )
+    assert decide(frame)["label"].iloc[1] == bad
+    assert bad in set(measure_agreement(frame)["scope"])
+    assert estimate_reliability(frame)["annotator"].tolist() == ["a", bad]
 
 
 def test_an_annotator_with_few_votes_has_no_interval():

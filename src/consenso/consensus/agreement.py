@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from consenso.consensus.agreement_rows import ALL, Choice, Intervals, Scale, pair_rows, panel_rows, within_rows
+from consenso.consensus.framing import names_column
 from consenso.consensus.panel_agreement import MEASURES, ordinal_value, panel_of, panel_values
 from consenso.consensus.votematrix import CodedVotes, code_votes, run_starts
 from consenso.errors import ConfigError
@@ -95,7 +96,13 @@ def agreement_of(
     frames = []
     for part in parts:
         low, high = part.interval if bootstrap else (np.nan, np.nan)
-        columns = {"scope": part.scopes, "value": part.values, "low": low, "high": high, "n": part.n.astype(np.int64)}
+        columns = {
+            "scope": names_column(part.scopes),
+            "value": part.values,
+            "low": low,
+            "high": high,
+            "n": part.n.astype(np.int64),
+        }
         frames.append(pd.DataFrame({"measure": part.measure, **columns}))
     logger.info("agreement: %d annotators, %d texts", len(coded.annotators), len(coded.text_ids))
     frame = pd.concat(frames, ignore_index=True)

@@ -44,6 +44,16 @@ def text_column(codes: np.ndarray, names: Sequence[str]) -> pd.Series:
     return column.cast(pa.large_string()).to_pandas()
 
 
+def names_column(names: Sequence[str | None]) -> pd.Series:
+    """Return a column of names, in the type that pandas has for text; half a surrogate pair stays an object."""
+    import pandas as pd
+
+    try:
+        return pd.Series(names)
+    except UnicodeError:
+        return pd.Series(names, dtype=object)
+
+
 def rows_column(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return a column of the rows of (n, K) as views, None where a row is not known."""
     import numpy as np

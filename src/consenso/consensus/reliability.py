@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from consenso.consensus.framing import names_column
 from consenso.consensus.methods.dawid_skene import DawidSkene, fit_dawid_skene, prior_of
 from consenso.consensus.patterns import find_patterns
 from consenso.consensus.resampling import percentile_interval
@@ -61,14 +62,14 @@ def estimate_reliability(
     low, high = percentile_interval(_redrawn(fit, A, draws, seed), np.where(n < VOTES, 0, n))
     return pd.DataFrame(
         {
-            "annotator": list(coded.annotators),
+            "annotator": names_column(coded.annotators),
             "n": n,
             "accuracy": np.where(n > 0, recognised @ fit.prevalence, np.nan),
             "low": low,
             "high": high,
-            "weakest": names[weakest],
+            "weakest": names_column(list(names[weakest])),
             "weakest_accuracy": recognised[np.arange(A), weakest],
-            "taken_for": [_taken_for(fit, a, k, coded.labels) for a, k in enumerate(weakest)],
+            "taken_for": names_column([_taken_for(fit, a, k, coded.labels) for a, k in enumerate(weakest)]),
         }
     )
 
