@@ -17,8 +17,11 @@ from consenso.consensus import (
     ProblematicRule,
     check_consensus,
     code_votes,
+    estimate_label_shares,
     estimate_reliability,
+    map_panel,
     measure_agreement,
+    score_against_gold,
 )
 from consenso.consensus import decide as decide_as_asked
 from consenso.consensus.methods import Shares
@@ -481,6 +484,23 @@ def test_no_valid_vote_at_all_is_no_label(method):
         assert decide_as_asked(frame, method, **options)["status"].tolist() == ["no_votes", "no_votes"]
 
 
+def test_gold_may_be_numbers_and_must_be_of_these_texts_and_labels():
+    frame = table({i: ["1", "1", "0"] if i % 2 else ["0", "0", "0"] for i in range(40)})
+    for gold in (pd.Series([i % 2 for i in range(40)]), pd.Series([float(i % 2) for i in range(40)])):
+        told = decide(frame, "weighted", weights="gold", gold=gold).attrs["consensus"]
+        assert told["uses_gold"] == 40
+        assert score_against_gold(decide(frame, labels=["0", "1"]), gold, ["0", "1"])["accuracy"] == 1
+        assert map_panel(frame, gold).against == "gold"
+    with pytest.raises(JoinError, match="gold: none of its 2 texts is among the 40 voted ones"):
+        decide(frame, "dawid_skene_families", gold={"a": "1", "b": "0"})
+    words = pd.Series(["neg", "pos"] * 20)
+    for verb in (score_against_gold, estimate_label_shares):
+        with pytest.raises(DataError, match="none in common"):
+            verb(decide(frame), words)
+    with pytest.raises(DataError, match="none in common"):
+        map_panel(frame, words)
+
+
 def test_half_a_surrogate_pair_in_a_name_is_borne():
     bad = "x\ud800"
     frame = pd.DataFrame(
@@ -668,7 +688,6 @@ def test_three_hundred_classes_and_annotators():
         ({"problematic": {"below": 0.5}}, "must be a ProblematicRule"),
         ({"method": "weighted", "weights": {"ann0": None}}, "weights must be a number per annotator"),
         ({"method": "crowdlab"}, "needs probabilities"),
-        ({"method": "weighted", "weights": "gold", "gold": {"u": "pos"}}, "no voted text has gold"),
         ({"problematic": ProblematicRule(target=0.9)}, "target = 0.9 is found on gold: pass gold"),
         (
             {"method": "majority", "problematic": ProblematicRule(measure="posterior", below=0.5)},

@@ -145,7 +145,7 @@ def test_only_valid_votes_and_enough_of_them_count():
     gold = pd.Series(["x", "x", "x"])
     assert gold_noise_bound(frame, gold).iloc[0][["n", "unanimous"]].tolist() == [3, 2]
     with pytest.raises(DataError, match="has 3 annotators"):
-        gold_noise_bound(frame.query("text_id < 2"), gold, min_votes=3)
+        gold_noise_bound(frame.query("text_id < 2"), gold, min_votes=3, labels=LabelSchema.from_names("xy"))
 
 
 FRAME, GOLD = votes({"one": "xy", "two": "xx"}), pd.Series(["x", "y"])

@@ -13,8 +13,9 @@ HEAVY = ("pandas", "sklearn", "scipy", "torch", "transformers", "datasets", "mat
 
 def test_the_public_names_are_these() -> None:
     assert sorted(set(consenso.__all__) - {"__version__"}) == [
-        "ConsensoError", "Experiment", "LabelSchema", "Recipe", "RunFolder", "alternative_annotator_test", "annotate_texts",
-        "compare_arms", "decide", "estimate_label_shares", "estimate_reliability", "find_gold_noise", "load_dataset",
+        "ConsensoError", "Experiment", "LabelSchema", "ProblematicRule", "Recipe", "RunFolder", "alternative_annotator_test",
+        "annotate_texts", "annotator_quality", "compare_arms", "decide", "estimate_label_shares", "estimate_reliability",
+        "find_gold_noise", "gold_noise_bound", "load_dataset",
         "make_arms", "make_folds", "map_panel", "measure_agreement", "parse", "read_votes", "run", "run_arms",
         "score_against_gold", "write_report",
     ]  # fmt: skip

@@ -383,7 +383,8 @@ def _consensus(this: Run) -> None:
         problematic=settings.problematic,
     )
     folder.write("consensus_gold", used.rename_axis("text_id").reset_index()[["text_id"]].assign(purpose="consensus"))
-    folder.note("consensus", labels.attrs["consensus"])
+    asked = folder.count("votes") + (folder.count("variant_votes") if settings.variants else 0)
+    folder.note("consensus", {**labels.attrs["consensus"], "votes": asked, "invalid_votes": asked - len(votes.text)})
     folder.write("labels", labels)
     folder.write(
         "agreement",

@@ -48,6 +48,15 @@ class LabelSchema:
             raise DataError("labels: one id has two descriptions; each label id needs exactly one name")
         return cls({int(row.label): str(row.label_description) for row in pairs.itertuples()})
 
+    @classmethod
+    def of(cls, labels: LabelSchema | Iterable[str] | None) -> LabelSchema | None:
+        """Return a schema of what a caller may give: a schema, label names in order, or None."""
+        if labels is None or isinstance(labels, LabelSchema):
+            return labels
+        if isinstance(labels, str):
+            raise DataError(f"labels: expected a LabelSchema or the label names in order; found the text {labels!r}")
+        return cls.from_names(map(str, labels))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Label names, in schema order."""

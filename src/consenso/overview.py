@@ -220,6 +220,8 @@ def _notes_of_consensus(record: Mapping[str, Any]) -> list[str]:
         used = f"; gold of {how['uses_gold']} texts used" if how.get("uses_gold") else ""
         note = f": {how['note']}" if how.get("note") else ""
         said.append(f"method {how.get('method')}{state}{used}{note}")
+        if how.get("invalid_votes"):
+            said.append(f"{how['invalid_votes']:,} of {how['votes']:,} votes are invalid: they count for no label")
     return [*said, f"panel: {record['panel']}"] if record.get("panel") else said
 
 

@@ -65,7 +65,7 @@ def estimate_label_shares(
     if method not in {"ppi++", "ppi"}:
         raise ConfigError(f"unknown method {method!r}; choose 'ppi++' (tuned) or 'ppi' (the consensus fully trusted)")
     given, truth = by_text(labels, "label", "labels"), by_text(gold, "gold", "gold")
-    names = schema or schema_of(given, truth)
+    names = LabelSchema.of(schema) or schema_of(given, truth)
     said, true = names.codes(given), _gold_codes(given, truth, names)
     weight = None if selection is None else _inverse(selection, given.index, true >= 0)
     rows = []
@@ -161,7 +161,8 @@ def _row(
 ) -> dict[str, Any]:
     weight, level = options
     low, high = _normal(share, variance, level) if variance > 0 else alone
-    gain = gold_variance / variance if variance > 0 else float("nan")
+    few = bool(min(Y.sum(), len(Y) - Y.sum()) < FEW)
+    gain = gold_variance / variance if variance > 0 and not few else float("nan")
     return {
         "gold_share": gold_share,
         "gold_low": alone[0],
@@ -172,7 +173,7 @@ def _row(
         "weight": weight,
         "n_effective": gain * len(Y),
         "gain": gain,
-        "few": bool(min(Y.sum(), len(Y) - Y.sum()) < FEW),
+        "few": few,
     }
 
 

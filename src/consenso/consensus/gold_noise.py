@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from consenso.consensus.agreement import collapse_repetitions
-from consenso.consensus.quality import by_text, schema_of
+from consenso.consensus.quality import by_text, common_schema, schema_of
 from consenso.consensus.votematrix import CodedVotes, code_votes, label_shares, label_sums, positions, run_starts, shown
 from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.intervals import wilson
@@ -53,7 +53,7 @@ def find_gold_noise(
         raise ConfigError(f"least must lie between 0 and 1 (a share); found {least}")
     frame = check(labels, LABELS)
     truth = by_text(gold, "gold", "gold")
-    names = schema or schema_of(frame["label"], truth)
+    names = LabelSchema.of(schema) or schema_of(frame["label"], truth)
     given = names.codes(by_text(frame, "label", "labels"))
     true = _joined(pd.Index(frame["text_id"]), truth, names)
     known = (true >= 0) & frame["shares"].notna().to_numpy()
@@ -149,7 +149,7 @@ def gold_noise_bound(
         raise ConfigError(f"level must lie between 0 and 1, such as 0.95; found {level}")
     truth = by_text(gold, "gold", "gold")
     coded = code_votes(votes, labels)
-    names = labels or LabelSchema.from_names(sorted({*coded.labels, *truth.dropna().map(str)}))
+    names = LabelSchema.of(labels) or common_schema(set(coded.labels), set(truth.dropna().map(str)))
     single, _ = collapse_repetitions(coded if names.names == coded.labels else code_votes(votes, names))
     true = _joined(single.text_ids, truth, names)
     counts = label_sums(single, single.weight)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from consenso.consensus.methods import METHODS, Method, Options
 from consenso.consensus.quality import by_text
 from consenso.consensus.settings import ProblematicRule, unknown_method
-from consenso.consensus.votematrix import CodedVotes, Count, code_votes, positions
+from consenso.consensus.votematrix import CodedVotes, Count, code_votes, positions, shown
 from consenso.errors import ConfigError, DataError, JoinError, nearest
-from consenso.labels import LabelSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +21,9 @@ def check_choices(
     if method not in METHODS:
         raise ConfigError(unknown_method(method))
     if not isinstance(rule, ProblematicRule):
-        raise ConfigError(f"problematic must be a ProblematicRule, e.g. ProblematicRule(below=0.8); found {rule!r}")
+        raise ConfigError(
+            f"problematic must be a ProblematicRule, e.g. consenso.ProblematicRule(below=0.8); found {rule!r}"
+        )
     if ties not in {"undecided", "random"}:
         raise ConfigError(f"unknown tie policy {ties!r}; choose 'undecided' or 'random'")
     if count not in {"annotator", "vote"}:
@@ -54,8 +55,7 @@ def coded_votes(votes: Any, method: Method, *, labels: Any, texts: Any, count: C
         return votes
     if labels is None and method.ordered:
         raise ConfigError("a method for ordered labels needs their order: pass labels, from the first to the last")
-    schema = labels if labels is None or isinstance(labels, LabelSchema) else LabelSchema.from_names(labels)
-    return code_votes(votes, schema, texts=texts, count=count)
+    return code_votes(votes, labels, texts=texts, count=count)
 
 
 def learns_from_gold(method: Method, options: Options) -> bool:
@@ -91,6 +91,11 @@ def gold_codes(gold: Any, coded: CodedVotes) -> np.ndarray | None:
         )
     code = np.append(named.map(position).to_numpy(dtype=np.int64), -1)
     found: np.ndarray = code[positions(coded.text_ids, pd.Index(named.index))]
+    if len(named) and not (found >= 0).any():
+        raise JoinError(
+            f"gold: none of its {len(named)} texts is among the {len(coded.text_ids)} voted ones (gold has "
+            f"{shown(named.index[0])}, votes have {shown(coded.text_ids[0])}); use the same text_id in both"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.consensus.agreement import collapse_repetitions
 from consenso.consensus.panel_search import SubsetSearch, VoteGrid, every_subset
-from consenso.consensus.quality import by_text
+from consenso.consensus.quality import by_text, common_schema
 from consenso.consensus.votematrix import code_votes, positions
 from consenso.errors import ConfigError, DataError, JoinError, nearest
 from consenso.labels import LabelSchema
@@ -33,7 +33,7 @@ ERROR = 0.05
 """The chance that a panel passes as small enough that is not."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PanelMap:
     """What each annotator adds, how pairs of annotators err together, and the best subset of each size."""
 
@@ -58,6 +58,9 @@ class PanelMap:
     tolerance: float
     """The accuracy that a smaller panel may lose."""
 
+    def __repr__(self) -> str:
+        return f"PanelMap: {self.sentence} (frames: annotators, pairs, sizes, budgets)"
+
     @property
     def sentence(self) -> str:
         """One line for a report."""
@@ -67,14 +70,13 @@ class PanelMap:
             return (
                 f"No smaller panel than all {full} annotators is sure to lose at most {self.tolerance:.1%} {measure}."
             )
-        worse, most = (
-            ("worse by at most", row["loss_high"]) if row["loss_high"] > -0.0005 else ("better by", -row["loss_high"])
-        )
+        most = 100 * row["loss_high"]
+        bound = f"worse by at most {most:.1f}" if most > -0.05 else f"better by at least {-most:.1f}"
         named = ", ".join(row["annotators"][:NAMED]) + (", …" if row["size"] > NAMED else "")
         return (
             f"{row['size']} of {full} annotators ({named}) can stand for all: {measure} "
-            f"{row['accuracy']:.1%} against {row['accuracy'] + row['loss']:.1%}; with 95% confidence they are {worse} "
-            f"{most:.1%}{'' if row['loss_high'] > -0.0005 else ' or more'}."
+            f"{row['accuracy']:.1%} against {row['accuracy'] + row['loss']:.1%}; with 95% confidence {bound} "
+            "percentage points."
         )
 
 
@@ -158,7 +160,7 @@ def _panel(
     coded, truth = code_votes(votes, labels), None
     if gold is not None:
         truth = by_text(gold, "gold", "gold")
-        names = labels or LabelSchema.from_names(sorted({*coded.labels, *truth.dropna().map(str)}))
+        names = LabelSchema.of(labels) or common_schema(set(coded.labels), set(truth.dropna().map(str)))
         coded = coded if names.names == coded.labels else code_votes(votes, names)
     single, _ = collapse_repetitions(coded)
     if not len(single.text):

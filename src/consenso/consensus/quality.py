@@ -41,7 +41,7 @@ def score_against_gold(given: Any, gold: Any, labels: LabelSchema | None = None)
     import numpy as np
 
     answers, truth = by_text(given, "label", "given"), by_text(gold, "gold", "gold")
-    schema = labels or schema_of(answers, truth)
+    schema = LabelSchema.of(labels) or schema_of(answers, truth)
     place = positions(answers.index, truth.index)
     codes = np.append(schema.codes(truth), -1)[place]  # −1: no gold, or no such text
     scored = codes >= 0
@@ -84,7 +84,7 @@ def annotator_quality(votes: pd.DataFrame, gold: Any, labels: LabelSchema | None
     votes = votes[votes["status"].ne("settled")]
     truth = by_text(gold, "gold", "gold")
     answer = votes["label"].where(votes["status"].eq("ok"))
-    schema = labels or schema_of(answer, truth)
+    schema = LabelSchema.of(labels) or schema_of(answer, truth)
     place = positions(pd.Index(votes["text_id"]), truth.index)
     true = pd.Series(place, index=votes.index).map(dict(enumerate(truth.to_numpy(dtype=object))))
     rows = []
@@ -119,6 +119,8 @@ def by_text(values: Any, column: str, what: str) -> pd.Series:
             raise DataError(f"{what}: missing column(s) {missing}; found {list(values.columns)}")
         values = values.set_index("text_id")[column]
     series = pd.Series(values)
+    if series.dtype.kind in "iufb" or series.map(type).isin([int, float]).any():
+        series = series.map(name_of).astype(object)
     if not series.index.is_unique:
         twice = series.index[series.index.duplicated()][0]
         raise DataError(f"{what}: text_id {shown(twice)} stands twice; keep one row per text (and one method)")
@@ -127,8 +129,28 @@ def by_text(values: Any, column: str, what: str) -> pd.Series:
 
 def schema_of(*columns: pd.Series) -> LabelSchema:
     """Return the schema of the names that occur, sorted."""
-    names = sorted({str(name) for column in columns for name in column.dropna().unique()})
-    return LabelSchema.from_names(names)
+    each = [{str(name) for name in column.dropna().unique()} for column in columns]
+    return common_schema(*each)
+
+
+def common_schema(*names: set[str]) -> LabelSchema:
+    """Return the schema of all names, sorted; names of votes and of gold that share none are an error."""
+    if len(names) == 2 and all(names) and not names[0] & names[1]:
+        given, gold = (sorted(each)[:5] for each in names)
+        raise DataError(
+            f"gold has the labels {gold} and the votes have {given}: none in common; bring them to the same names "
+            "(or pass the labels, if all of the votes are wrong)"
+        )
+    return LabelSchema.from_names(sorted(set().union(*names)))
+
+
+def name_of(value: Any) -> str | None:
+    """Return a label as text: 1 and 1.0 are '1', null is None."""
+    import pandas as pd
+
+    if pd.isna(value):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _named(confusion: np.ndarray, schema: LabelSchema) -> pd.DataFrame:

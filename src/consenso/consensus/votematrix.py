@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,7 +46,7 @@ class CodedVotes:
 
 
 def code_votes(
-    votes: Any, labels: LabelSchema | None = None, *, texts: Any = None, count: Count = "annotator"
+    votes: Any, labels: LabelSchema | Sequence[str] | None = None, *, texts: Any = None, count: Count = "annotator"
 ) -> CodedVotes:
     """Check and code votes; a vote is valid if it has a label and its status is ok.
 
@@ -57,7 +58,7 @@ def code_votes(
     """
     import numpy as np
 
-    columns = code_columns(votes)
+    columns, labels = code_columns(votes), LabelSchema.of(labels)
     text, annotator = columns["text_id"].codes, columns["annotator"].codes
     ids, annotators = columns["text_id"].values, columns["annotator"].values
     _check_repeated(columns)

@@ -74,8 +74,8 @@ MEANINGS = {
     "INCONCLUSIVE": (
         "The interval holds both differences that matter and differences that do not; this is not evidence that {arm} "
         "and {control} are equally good.",
-        "Add seeds or human-labelled test texts, whichever is short: more seeds narrow the interval only down to "
-        "the limit that the number of test texts sets.",
+        "Add what the verdict says is short, seeds (or resamples) or human-labelled test texts: more seeds narrow the "
+        "interval only down to the limit that the number of test texts sets.",
     ),
 }  # fmt: skip
 """Verdict word → what it means, what to do next; a star: within the margin."""
