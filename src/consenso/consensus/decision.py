@@ -92,9 +92,8 @@ def decide(
     )
     chosen, tested = METHODS[method], known
     if rule.target is not None and known is not None and learns_from_gold(chosen, options):
-        learned, tested = halves(
-            known, coded.text_ids, seed
-        )  # a bound found on what was learned from promises too much
+        # a bound found on the gold that was learned from promises too much
+        learned, tested = halves(known, coded.text_ids, seed)
         options = replace(options, gold=learned)
     if missing := sorted(name for name in chosen.needs if getattr(options, name) is None):
         raise ConfigError(f"method {method!r} needs {missing[0]}; pass them, or choose another method")
