@@ -32,7 +32,7 @@ from consenso.consensus import (
 )
 from consenso.consensus.agreement import alpha_of, annotators_per_text, collapse_repetitions, landis_koch
 from consenso.consensus.panel_agreement import MEASURES, effective_votes, ordinal_draws, panel_draws, panel_of
-from consenso.consensus.resampling import find_patterns, percentile_interval, resample
+from consenso.consensus.resampling import find_alike, percentile_interval, resample
 from consenso.consensus.votematrix import code_votes
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.intervals import wilson
@@ -480,9 +480,9 @@ def test_large_crowds_are_counted_as_small_ones(monkeypatch):
 def test_both_ways_of_finding_patterns_agree(monkeypatch):
     frame, _ = panel(10, n=300, missing=0.3)
     coded = code_votes(frame)
-    first, sizes = find_patterns(coded.text, coded.label)
+    first, sizes = find_alike(coded.text, coded.label)
     monkeypatch.setattr(resampling, "TABLE", 1)
-    other_first, other_sizes = find_patterns(coded.text, coded.label)
+    other_first, other_sizes = find_alike(coded.text, coded.label)
     assert first.tolist() == other_first.tolist()
     assert sizes.tolist() == other_sizes.tolist()
     assert len(first) < 50

@@ -37,7 +37,7 @@ from consenso.consensus.panel_agreement import (
     panel_values,
     specific_entries,
 )
-from consenso.consensus.resampling import Resamples, apply_measure, find_patterns, percentile_interval, ratio, resample
+from consenso.consensus.resampling import Resamples, apply_measure, find_alike, percentile_interval, ratio, resample
 from consenso.consensus.votematrix import CodedVotes, run_starts
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _resampled_consistency(text: np.ndarray, annotator: np.ndarray, share: np.nd
     from scipy.sparse import csr_array
 
     _, kind = np.unique(share, return_inverse=True)
-    first, sizes = find_patterns(text, annotator * (kind.max() + 1) + kind)
+    first, sizes = find_alike(text, annotator * (kind.max() + 1) + kind)
     start = run_starts(text)
     pattern = np.full(text.max() + 1, -1)
     pattern[text[start[first]]] = np.arange(len(first))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consenso.consensus.resampling import blocks, find_patterns, ratio
+from consenso.consensus.resampling import blocks, find_alike, ratio
 from consenso.consensus.votematrix import CodedVotes, run_starts
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def panel_of(single: CodedVotes) -> Panel:
     from scipy.sparse import csr_array
 
     K = len(single.labels)
-    first, sizes = find_patterns(single.text, single.label)
+    first, sizes = find_alike(single.text, single.label)
     start = run_starts(single.text)
     size = np.diff(np.r_[start, len(single.text)])[first]
     row = np.repeat(np.arange(len(first)), size)

@@ -32,7 +32,7 @@ class Resamples:
     """Texts per draw and pattern, (draws, U), in the smallest integer type that holds them."""
 
 
-def find_patterns(group: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_alike(group: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the groups (texts) that hold the same cells, each as often; `group` is sorted, cells are small integers.
 
     Returns (first, sizes): for each pattern the position of its first group among the groups that occur, and how many

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 LEAST = 1e-10
 """The smallest chance of a label that an annotator was never seen to give."""
-CELLS = 1 << 24
-"""Above this many numbers (128 MB) the confusion matrices are not written out."""
+CELLS = 1 << 20
+"""Above this many numbers (8 MB) the confusion matrices are not written out."""
 TOLERANCE = 1e-6
 """Converged where no posterior moves by more."""
 
