@@ -335,7 +335,10 @@ ARMS = Table(
         "row": _key("integer"),  # a text drawn twice in a resample has two rows
         "text_id": Column("any", nullable=False),
         "target": Column("text", nullable=False),
-        "source": Column("text", nullable=False, values=("gold", "consensus", "human", "permuted")),
+        "source": Column(
+            "text", nullable=False, values=("gold", "consensus", "human", "permuted", "noised", "vote", "panel")
+        ),
+        "shares": _maybe("list"),  # soft targets; `target` is then the label with the largest share
     },
 )
 _RUN = {
@@ -361,6 +364,8 @@ TRAININGS = Table(
         "dev_macro_f1": _maybe("number"),
         "C": _maybe("number"),  # inverse regularisation that dev chose; linear heads only
         "real_tokens": _maybe("integer"),
+        "trained_seed": _maybe("integer"),  # the seed that was used: in a rescue it stands in for `seed`
+        "stopped_at": _maybe("integer"),  # the step at which the collapse watch ended the run
         "key": _maybe("text"),
         "seconds": _volatile(),
         "samples_per_s": _volatile(),
@@ -441,6 +446,147 @@ COMPARISON = Table(
         "sd_seed": _maybe("number"),
         "sd_item": _maybe("number"),
         "sd_error": _maybe("number"),
+        "alpha": _maybe("number", 0.05),  # two-sided level of low and high; each TOST bound is at this level too
+        "replication": _maybe("text", "seed", ("seed", "bootstrap", "fold")),
+        "k": _maybe("integer"),  # folds behind the interval; null: seeds and items are
+        "boot_low": _maybe("number"),  # crossed bootstrap over seeds and items, where it was asked for
+        "boot_high": _maybe("number"),
+        "detectable": _maybe("number"),  # the smallest true difference seen with power .8
+    },
+)
+CLASS_DIFFERENCES = Table(
+    "class_differences",
+    ("dataset", "student", "contrast", "label", "attempt"),
+    {
+        "dataset": _key(),
+        "student": _key(),
+        "contrast": _key(),
+        "label": _key(),
+        "attempt": _key(default="as_run", values=("as_run", "rescue")),
+        "arm_recall": Column("number"),
+        "control_recall": Column("number"),
+        "difference": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "p": Column("number"),
+        "p_holm": Column("number"),
+        "n": Column("integer"),  # test texts with this gold label
+        "S": Column("integer"),
+    },
+)
+SEED_DIFFERENCES = Table(
+    "seed_differences",
+    ("dataset", "student", "contrast", "fold", "seed", "attempt"),
+    {
+        "dataset": _key(),
+        "student": _key(),
+        "contrast": _key(),
+        "fold": _key("integer"),
+        "seed": _key("integer"),
+        "attempt": _key(default="as_run", values=("as_run", "rescue")),
+        "macro_f1": Column("number"),  # arm minus control
+        "accuracy": Column("number"),
+        "only_arm": Column("integer"),  # test texts that only the arm gets right
+        "only_control": Column("integer"),
+        "p_mcnemar": Column("number"),  # description of one seed, no test of the labels
+    },
+)
+CALIBRATION = Table(
+    "calibration",
+    ("student", "arm", "scope", "scaled"),
+    {
+        "student": _key(),
+        "arm": _key(),
+        "scope": _key(default="all"),  # all, or a stratum of the test texts' agreement
+        "scaled": _key("flag"),  # True: after temperature scaling fitted on the arm's own dev labels
+        "ece": Column("number"),
+        "ece_low": Column("number"),
+        "ece_high": Column("number"),
+        "brier": Column("number"),
+        "log_loss": Column("number"),
+        "accuracy": Column("number"),
+        "confidence": Column("number"),  # mean of the largest probability
+        "temperature": Column("number"),  # geometric mean over runs; 1 where not scaled
+        "S": Column("integer"),
+        "n": Column("integer"),
+    },
+)
+CALIBRATION_BINS = Table(
+    "calibration_bins",
+    ("student", "arm", "scope", "scaled", "bin"),
+    {
+        "student": _key(),
+        "arm": _key(),
+        "scope": _key(default="all"),
+        "scaled": _key("flag"),
+        "bin": _key("integer"),
+        "confidence": Column("number"),
+        "accuracy": Column("number"),
+        "share": Column("number"),  # of the predictions
+    },
+)
+LEARNING_CURVE = Table(
+    "learning_curve",
+    ("student", "n"),
+    {
+        "student": _key(),
+        "n": _key("integer"),  # human labels, dev labels among them
+        "arm": Column("text"),
+        "mean": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "fitted": Column("number"),  # isotonic in n
+        "S": Column("integer"),
+    },
+)
+VALUE = Table(
+    "value",
+    ("student", "quantity"),
+    {
+        "student": _key(),
+        "quantity": _key(),
+        "value": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "unit": Column("text"),
+        "beyond": _maybe("flag", False),  # True: value and high lie beyond what was tried ("> value")
+        "sentence": Column("text"),
+    },
+)
+FRONTIER = Table(
+    "frontier",
+    ("student", "arm"),
+    {
+        "student": _key(),
+        "arm": _key(),
+        "annotators": Column("text"),  # joined by " + "
+        "cost": Column("number"),  # per text, in the currency of the votes
+        "mean": Column("number"),
+        "difference": Column("number"),  # to the control of the primary contrast
+        "low": Column("number"),
+        "high": Column("number"),
+        "is_on_frontier": Column("flag"),  # none is both cheaper and better
+    },
+)
+MULTIVERSE = Table(
+    "multiverse",
+    ("specification",),
+    {
+        "specification": _key("integer"),
+        "student": Column("text"),
+        "votes": Column("text"),  # which prompt or decoding variant gave the votes
+        "aggregator": Column("text"),
+        "threshold": Column("text"),
+        "difference": Column("number"),
+        "low": Column("number"),
+        "high": Column("number"),
+        "low90": Column("number"),
+        "high90": Column("number"),
+        "verdict": Column("text"),
+        "S": Column("integer"),
+        "n": Column("integer"),
+        "train_texts": Column("integer"),
+        "is_main": Column("flag"),  # the one that was declared
     },
 )
 SCORES = Table(
@@ -455,7 +601,8 @@ TABLES = {
         TEXTS, DUPLICATES, FOLDS, LEAKS, CANDIDATES, RECALL, GOLD_USED, ANNOTATORS, VOTES, VARIANT_VOTES, VARIANTS,
         CONFIDENCE, CONSENSUS_GOLD, LABELS, AGREEMENT, RELIABILITY, PANELS, MISSED, GOLD_NOISE, GOLD_BOUND, FINAL_LABELS,
         ARMS, TRAININGS,
-        CURVES, PREDICTIONS, SCORES, GUARDS, COMPARISON,
+        CURVES, PREDICTIONS, SCORES, GUARDS, COMPARISON, CLASS_DIFFERENCES, SEED_DIFFERENCES, CALIBRATION,
+        CALIBRATION_BINS, LEARNING_CURVE, VALUE, FRONTIER, MULTIVERSE,
     )
 }  # fmt: skip
 

@@ -300,6 +300,7 @@ def _frame(blocks: list[tuple[int, int, FoldTexts, Drawn]], names: list[str], sc
             "text_id": every_id.take(position),
             "target": pd.Index(list(schema.names)).take(target),
             "source": pd.Index(list(SOURCES)).take(source),
+            "shares": None,
         }
     )[list(ARMS_TABLE.columns)]
 

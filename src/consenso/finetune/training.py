@@ -39,6 +39,12 @@ class Training:
     """Texts to predict: the fold's dev and test texts."""
     steps: int
     """Optimiser steps, the same for all arms of this fold and seed."""
+    targets: np.ndarray | None = None
+    """Soft targets of the training rows, (rows, K) shares that sum to 1; None: `codes` are the targets."""
+    dev_targets: np.ndarray | None = None
+    """Soft targets of the dev rows; None: `dev_codes` are the labels."""
+    patience: int = 0
+    """Evaluations without a better dev score after which the run ends; 0: never (the default for every arm)."""
 
 
 @dataclass(frozen=True)

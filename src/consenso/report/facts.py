@@ -23,11 +23,19 @@ TABLES_OF = {
         "consensus_gold", "reliability", "panels", "missed", "gold_noise", "gold_bound",
     ),
     "finetune": ("arms", "trainings", "curves", "predictions"),
-    "compare": ("scores", "guards", "comparison"),
+    "compare": (
+        "scores", "guards", "comparison", "class_differences", "seed_differences", "calibration", "calibration_bins",
+        "learning_curve", "value", "frontier", "multiverse",
+    ),
 }  # fmt: skip
 STAGE_OF = {table: stage for stage, tables in TABLES_OF.items() for table in tables}
 """The stage that writes each table."""
-SINCE = frozenset({"consensus_gold", "reliability", "panels", "missed", "gold_noise", "gold_bound"})
+SINCE = frozenset(
+    {
+        "consensus_gold", "reliability", "panels", "missed", "gold_noise", "gold_bound", "class_differences",
+        "seed_differences", "calibration", "calibration_bins", "learning_curve", "value", "frontier", "multiverse",
+    }
+)  # fmt: skip
 """Tables that earlier versions of their stage did not write."""
 
 METRICS = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
