@@ -15,7 +15,7 @@ from consenso.annotate.annotators import CausalAnnotator, NliAnnotator
 from consenso.annotate.local import CausalModel, NliModel, askers
 from consenso.annotate.settings import AnnotateSettings
 from consenso.encoders import torch_threads
-from consenso.experiment import HOW_NOT_WHAT
+from consenso.steps.annotate import HOW_NOT_WHAT
 from consenso.labels import LabelSchema
 from making_models import CHAT, LABELS, NLI, TEXTS, causal_saver, chats, nli_folder, train_words
 

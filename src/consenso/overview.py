@@ -22,22 +22,15 @@ from consenso.annotate.probing import probe
 from consenso.annotate.sources import FolderSource
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
-from consenso.experiment import (
-    OUT_OF_DATE,
-    STAGES,
-    Run,
-    arms_of,
-    asked_ids,
-    examples_of,
-    is_current,
-    outcome,
-    vote_log_path,
-)
+from consenso.experiment import OUT_OF_DATE, STAGES, is_current, outcome
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_labels
+from consenso.steps.annotate import asked_ids, examples_of, vote_log_path
+from consenso.steps.finetune import arms_of
+from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.tables import VOTE_STATUSES
 

@@ -1,0 +1,1 @@
+"""What each stage of a run does: tables in, its verb, tables out. `experiment.py` knows their order."""
