@@ -12,6 +12,7 @@ import pandas as pd
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 from consenso.tables import TABLES
+from report_compared import compared
 
 NAMES = ("billing", "delivery", "returns & refunds", "account", "product question", "complaint")
 ANNOTATORS = {"llama3.1-8b": 0.78, "qwen3-8b": 0.81, "gemma3-4b": 0.7, "mistral-7b": 0.74, "phi-4": 0.79}
@@ -89,6 +90,7 @@ def make_run(
     tables |= _trained(rng, schema, tables["texts"], tables["folds"], students, seeds, steps)
     tables["comparison"] = comparison_of(changes.get("verdict", "INCONCLUSIVE"), students, seeds=seeds, n=n_test)
     tables["guards"] = guards_of(changes.get("verdict", "INCONCLUSIVE"))
+    tables |= compared(students, list(schema.names), seeds=seeds, n=n_test)
     for name, frame in tables.items():
         if name not in changes.get("without", ()):
             folder.write(name, frame)

@@ -15,8 +15,8 @@ from consenso.annotate.annotators import CausalAnnotator, NliAnnotator
 from consenso.annotate.local import CausalModel, NliModel, askers
 from consenso.annotate.settings import AnnotateSettings
 from consenso.encoders import torch_threads
-from consenso.steps.annotate import HOW_NOT_WHAT
 from consenso.labels import LabelSchema
+from consenso.steps.annotate import HOW_NOT_WHAT
 from making_models import CHAT, LABELS, NLI, TEXTS, causal_saver, chats, nli_folder, train_words
 
 MANY = [f"{word} {number}" for number in range(12) for word in ("topic", "a rather long name of a topic,")]

@@ -115,16 +115,18 @@ def test_swapping_the_arms_flips_the_signs_exactly():
     assert (one["p"], one["se"]) == (other["p"], other["se"])
 
 
-def test_names_of_seeds_and_labels_do_not_matter():
+def test_names_of_seeds_texts_and_labels_change_no_bit():
     gold = gold_of()
     predictions = predict(gold, {"consensus": 0.7, "gold-aligned": 0.75})
     other = dict(zip(NAMES, ["z", "a", "m"], strict=True))
     renamed = predictions.assign(
         seed=predictions["seed"].map({1: 77, 2: 5, 3: 8, 4: 1, 5: 0}), predicted=predictions["predicted"].map(other)
     )
-    one, two = headline(compare_arms(predictions, gold)), headline(compare_arms(renamed, gold.map(other)))
-    for name in ("difference", "low", "high", "p"):
-        assert two[name] == pytest.approx(one[name], rel=1e-9)
+    ids = dict(zip(gold.index, np.random.default_rng(5).permutation(gold.index), strict=True))
+    renamed["text_id"] = renamed["text_id"].map(ids)
+    one, two = compare_arms(predictions, gold), compare_arms(renamed, gold.map(other).rename(ids))
+    numbers = one.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(one[numbers], two[numbers], check_exact=True)
 
 
 def test_only_contrasts_whose_arms_exist_are_reported_in_both_metrics():
@@ -139,6 +141,31 @@ def test_only_contrasts_whose_arms_exist_are_reported_in_both_metrics():
     assert headline(found)["contrast"] == "consensus − gold-aligned"
     assert headline(found)["metric"] == "macro_f1"
     assert headline(compare_arms(predict(gold, arms), gold, metric="accuracy"))["metric"] == "accuracy"
+
+
+def test_arms_with_a_number_or_a_name_in_them_have_their_contrasts():
+    gold = gold_of()
+    arms = (
+        "consensus",
+        "single:qwen",
+        "consensus+50",
+        "consensus+50:random",
+        "gold@250",
+        "gold-noised",
+        "consensus-soft",
+    )
+    found = compare_arms(predict(gold, dict.fromkeys(arms, 0.7)), gold)
+    effects = {
+        "consensus − single:qwen": "panel effect", "consensus+50 − consensus": "review effect",
+        "consensus+50 − consensus+50:random": "review order effect", "consensus-soft − consensus": "soft-label effect",
+        "gold-noised − consensus": "cost of the error's structure",
+    }  # fmt: skip
+    assert found.set_index("contrast")["effect"].to_dict() == effects
+    assert found["sentence"].str.contains("instead of those of qwen alone").any()
+    asked = compare_arms(
+        predict(gold, {"consensus": 0.7, "gold": 0.7}), gold, contrasts=[("consensus", "gold"), ("gold@99", "gold")]
+    )
+    assert set(asked["contrast"]) == {"consensus − gold"}
 
 
 def test_every_student_has_its_own_headline_and_its_own_family():
@@ -270,13 +297,6 @@ def test_dev_predictions_are_not_read():
     pd.testing.assert_frame_equal(with_dev, compare_arms(predictions, gold))
 
 
-def test_folds_with_different_test_texts_make_one_row_of_items():
-    gold = gold_of()
-    predictions = predict(gold, {"consensus": 0.7, "gold-aligned": 0.75})
-    split = predictions.assign(fold=(predictions["text_id"] < "t0150").astype(int))
-    pd.testing.assert_frame_equal(compare_arms(split, gold), compare_arms(predictions, gold))
-
-
 def test_folds_that_share_test_texts_are_replications():
     gold = gold_of()
     predictions = predict(gold, {"consensus": 0.7, "gold-aligned": 0.75}, seeds=6)
@@ -297,6 +317,38 @@ def test_a_rescue_is_a_second_analysis_beside_the_first():
     rescue = found[(found["attempt"] == "rescue") & (found["metric"] == "macro_f1")].iloc[0]
     assert rescue["difference"] == pytest.approx(headline(compare_arms(swapped, gold))["difference"])
     assert not rescue["is_primary"]
+    assert "(second analysis: 1 collapsed seed replaced in all arms)" in rescue["sentence"]
+    assert not as_run["sentence"].str.contains("second analysis").any()
+
+
+def test_a_rescue_has_rows_only_where_it_replaced_a_seed():
+    gold = gold_of()
+    arms = {"consensus": 0.7, "gold-aligned": 0.75, "gold": 0.8}
+    as_run = predict(gold, arms).assign(attempt="as_run")
+    rescued = predict(gold, arms, seed=9).assign(attempt="rescue")
+    rescued = rescued[(rescued["seed"] == 3) & (rescued["arm"] != "gold")]
+    found = compare_arms(pd.concat([as_run, rescued]), gold)
+    rescue = found[(found["attempt"] == "rescue") & (found["metric"] == "macro_f1")].set_index("contrast")["verdict"]
+    assert rescue["consensus − gold-aligned"] != "INVALID"
+    assert set(rescue[["consensus − gold", "gold-aligned − gold"]]) == {"INVALID"}  # gold kept its collapsed seed
+    only = compare_arms(pd.concat([as_run, rescued[rescued["arm"] == "consensus"]]), gold)
+    assert "gold-aligned − gold" not in set(only.loc[only["attempt"] == "rescue", "contrast"])
+
+
+def test_a_seed_that_failed_as_run_counts_in_its_rescue():
+    gold = gold_of()
+    arms = {"consensus": 0.7, "gold-aligned": 0.75}
+    as_run = predict(gold, arms, seeds=6).assign(attempt="as_run")
+    rescued = predict(gold, arms, seeds=6, seed=9).assign(attempt="rescue")
+    rows = [
+        {"student": "frozen", "arm": arm, "fold": 0, "seed": s, "attempt": "as_run", "status": "ok"}
+        for arm in arms for s in range(1, 7)
+    ]  # fmt: skip
+    rows[2]["status"] = "failed"
+    found = compare_arms(
+        pd.concat([as_run, rescued[rescued["seed"] == 3]]), gold, trainings=pd.DataFrame(rows)
+    ).set_index(["attempt", "metric"])
+    assert (found.loc[("as_run", "accuracy"), "S"], found.loc[("rescue", "accuracy"), "S"]) == (5, 6)
 
 
 def test_repeated_predictions_are_an_error():
@@ -451,6 +503,43 @@ def test_an_inconclusive_sentence_says_what_is_needed():
     row = headline(compare_arms(predict(gold, {"consensus": 0.7, "gold-aligned": 0.71}, luck=0.0), gold))
     assert row["verdict"] == "INCONCLUSIVE"
     assert "seeds with 150 test texts" in row["sentence"] or "test texts, not seeds" in row["sentence"]
+
+
+def test_another_level_changes_the_percentages_and_the_words():
+    found = two_way(np.random.default_rng(4).normal(0.02, 0.1, (5, 60)), alpha=0.05 / 3)
+    text = sentence(judge(found, 0.02, alpha=0.05 / 3), found, LABEL_EFFECT, alpha=0.05 / 3)
+    assert "98.3 % interval" in text
+    assert "95 %" not in text
+    assert "96.7 % interval" in judge(found, 0.5, alpha=0.05 / 3).reason
+
+
+def test_an_interval_at_another_level_is_the_textbook_one():
+    from scipy.stats import t
+
+    gold = gold_of()
+    predictions = predict(gold, {"consensus": 0.7, "gold-aligned": 0.75})
+    row, usual = headline(compare_arms(predictions, gold, alpha=0.01)), headline(compare_arms(predictions, gold))
+    assert (row["alpha"], usual["alpha"]) == (0.01, 0.05)
+    assert row["high"] - row["difference"] == pytest.approx(t.ppf(0.995, row["df"]) * row["se"])
+    assert row["high90"] - row["difference"] == pytest.approx(t.ppf(0.99, row["df"]) * row["se"])
+    assert (row["se"], row["df"], row["p"]) == (usual["se"], usual["df"], usual["p"])
+    with pytest.raises(ConfigError, match="alpha is the level of the test"):
+        compare_arms(predictions, gold, alpha=0.95)
+
+
+def test_the_detectable_difference_has_power_of_eight_in_ten():
+    from scipy.stats import nct, t
+
+    gold = gold_of()
+    row = headline(compare_arms(predict(gold, {"consensus": 0.7, "gold-aligned": 0.75}, luck=0.03), gold))
+    edge, shift = t.ppf(0.975, row["df"]), row["detectable"] / row["se"]
+    assert nct.sf(edge, row["df"], shift) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_holm_counts_at_the_level_of_the_test():
+    found = two_way(np.random.default_rng(5).normal(0.05, 0.1, (5, 60)), alpha=0.01)
+    assert judge(found, 0.02, p_holm=0.02, alpha=0.01).word != "BETTER"
+    assert judge(found, 0.02, p_holm=0.009, alpha=0.01).word == "BETTER"
 
 
 def test_the_smallest_numbers_have_no_sign():

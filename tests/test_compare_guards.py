@@ -13,8 +13,12 @@ import pandas as pd
 import pytest
 
 from consenso import LabelSchema
-from consenso.compare import CONSEQUENCES, GUARDS, VERDICTS, check_guards, compare_arms, exit_code, explain
+from consenso.compare import CONSEQUENCES, GUARDS, VERDICTS, Contrast, check_guards, compare_arms, exit_code, explain
+from consenso.compare.guard_of_control import score_of
+from consenso.compare.guard_pages import PAGES
+from consenso.compare.guards import failures
 from consenso.compare.guards_of_runs import predicts_one_class
+from consenso.errors import ConfigError
 from consenso.tables import ARMS, FOLDS, LEAKS, TEXTS, TRAININGS, check
 from consenso.tables import GUARDS as GUARDS_TABLE
 
@@ -64,17 +68,40 @@ class World:
 
     def _arms(self):
         blocks = []
-        aligned = self.labels["label"].notna().to_numpy()
         for arm in self.skills:
             for seed in SEEDS:
-                drop = np.random.default_rng(seed).random(len(aligned)) < 0.1 if arm == "consensus-random" else False
-                kept = (np.arange(len(aligned)) % 10 != 0) if arm.endswith("-kept") else ~np.asarray(drop)
-                chosen = np.ones(len(aligned), bool) if arm in {"gold", "floor"} else aligned & kept
-                source, target = ("consensus", "label") if arm.startswith("consensus") else ("gold", "gold")
-                rows = self.folds.assign(target=(self.labels if target == "label" else self.texts)[target])[chosen]
-                rows = rows[rows["part"] != "test"].assign(arm=arm, seed=seed, source=source)
+                source, target = self._given(arm, seed)
+                rows = self.folds.assign(target=target, arm=arm, seed=seed, source=source)[self._chosen(arm, seed)]
+                rows = rows[rows["part"] != "test"]
                 blocks.append(rows.assign(row=rows.groupby("part").cumcount()))
         return pd.concat(blocks, ignore_index=True)
+
+    def _chosen(self, arm, seed):
+        """Which texts an arm holds: all, the aligned ones, those kept, or as many random ones of the same labels."""
+        aligned = self.labels["label"].notna().to_numpy()
+        kept = aligned & (np.arange(len(aligned)) % 10 != 0)
+        if arm in {"gold", "floor"}:
+            return np.ones(len(aligned), bool)
+        if arm == "consensus-random":
+            rng = np.random.default_rng(seed)
+            groups = self.folds["part"] + self.labels["label"].fillna("")
+            places = [rng.choice(np.flatnonzero(aligned & (groups == g)), (kept & (groups == g)).sum(), replace=False)
+                      for g in groups[kept].unique()]  # fmt: skip
+            return np.isin(np.arange(len(aligned)), np.concatenate(places))
+        return kept if arm.endswith("-kept") else aligned
+
+    def _given(self, arm, seed):
+        """Source and labels of an arm."""
+        gold, voted = self.texts["gold"].to_numpy(), self.labels["label"].to_numpy()
+        rng = np.random.default_rng([seed, 7])
+        if arm == "permuted":
+            mixed, there = voted.copy(), self.labels["label"].notna().to_numpy()
+            mixed[there] = rng.permutation(voted[there])
+            return "permuted", mixed
+        if arm == "gold-noised":
+            others = NAMES[rng.integers(0, 3, len(gold))]
+            return "noised", np.where(rng.random(len(gold)) < 0.15, others, gold)
+        return ("gold", gold) if arm.startswith(("gold", "floor")) else ("consensus", voted)
 
     def _predictions(self):
         test = self.folds.loc[self.folds["part"] == "test", "text_id"]
@@ -122,7 +149,7 @@ def test_a_sound_experiment_passes_and_gets_a_verdict():
     assert set(outcomes.index) == set(GUARDS)
     passed = ["leakage", "alignment", "collapse", "gold beats the floor", "margin", "seeds differ", "low power"]
     assert outcomes[[*passed, "failed runs", "test texts", "classes"]].eq("passed").all()
-    assert outcomes[["negative control", "contamination", "fixed before scoring"]].eq("not_checked").all()
+    assert outcomes[["negative control", "contamination", "fixed before scoring", "rescue"]].eq("not_checked").all()
     assert world.primary()["verdict"] in {"EQUIVALENT", "NON-INFERIOR", "INCONCLUSIVE", "WORSE"}
 
 
@@ -132,16 +159,42 @@ def test_the_tables_of_the_sound_experiment_are_tables():
         check(frame, table)
 
 
+PAGE = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
+
+
+def sections():
+    """Guard → the text of its section in docs/verdict.md."""
+    guards = PAGE.partition("\n## Guards\n")[2].partition("\n## ")[0]
+    parts = re.split(r"^### (.+)$", guards, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
 def test_every_guard_and_every_word_is_documented():
-    page = (Path(__file__).parents[1] / "docs" / "verdict.md").read_text(encoding="utf-8")
-    headings = set(re.findall(r"^### (.+)$", page, re.MULTILINE))
-    assert headings == set(GUARDS)
-    assert set(re.findall(r"^\| \*\*([A-Z -]+)\*\*", page, re.MULTILINE)) == set(VERDICTS)
+    assert set(sections()) == set(GUARDS) == set(PAGES)
+    assert set(re.findall(r"^\| \*\*([A-Z -]+)\*\*", PAGE, re.MULTILINE)) == set(VERDICTS)
 
 
-def test_every_guard_explains_itself_in_one_sentence():
-    assert all(explain(name).endswith(".") for name in GUARDS)
+@pytest.mark.parametrize("guard", GUARDS)
+def test_the_docs_say_what_a_failure_of_the_guard_does(guard):
+    said = re.match(r"\s*\*([A-Za-z ]+?)( for [a-z ]+)?\.\*", sections()[guard])
+    assert said, guard
+    assert said[1] == CONSEQUENCES.get(guard, "Warns")
+    assert "**Do:**" in sections()[guard]
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_every_guard_explains_itself(guard):
+    lines = explain(guard).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [guard, "Looks at", "A failure", "Do", "More"]
+    assert (CONSEQUENCES.get(guard, "only warns")) in lines[2]
+    heading = lines[-1].partition("#")[2].replace("-", " ")
+    assert f"### {heading}\n" in PAGE
     assert set(CONSEQUENCES) < set(GUARDS)
+
+
+def test_an_unknown_guard_is_a_mistake_with_a_hint():
+    with pytest.raises(ConfigError, match=r"unknown guard 'leakag'; .*Did you mean 'leakage'\?"):
+        explain("leakag")
 
 
 # leakage
@@ -256,7 +309,8 @@ def test_arms_that_differ_in_labels_only_must_hold_the_same_texts():
     outcome, reason, figures = world.guard("alignment")
     assert outcome == "failed"
     assert "consensus and gold-aligned differ in 3 train row(s)" in reason
-    assert figures["contrasts"] == ["consensus − gold-aligned"]
+    assert figures["contrasts"] == ["consensus − gold-aligned", "consensus-kept − gold-aligned"]
+    assert "consensus-kept holds 3 train text(s) that gold-aligned lacks" in reason
     found = world.compare()
     assert found.loc["consensus − gold-aligned", "verdict"] == "INVALID"
     assert found.loc["consensus-kept − gold-kept", "verdict"] != "INVALID"
@@ -283,7 +337,9 @@ def test_an_arm_trained_on_the_labels_of_another_source_is_invalid_even_when_it_
     world.arms.loc[rows, "source"] = "gold"
     world.arms.loc[rows, "target"] = world.arms.loc[rows, "text_id"].map(world.gold)
     reason = world.guard("alignment")[1]
-    assert re.search(r"consensus was given \d+ label\(s\) of source gold; its name promises consensus labels", reason)
+    assert re.search(
+        r"consensus was given \d+ dev label\(s\) of source gold; its name promises consensus labels", reason
+    )
     assert world.primary()["verdict"] == "INVALID"
     world = World()
     world.arms.loc[(world.arms["arm"] == "gold-aligned"), "source"] = "consensus"
@@ -318,6 +374,7 @@ def with_dev(world):
     for (arm, seed), rows in world.arms[world.arms["part"] == "dev"].groupby(["arm", "seed"]):
         rng = np.random.default_rng([seed, *arm.encode()])
         codes = pd.Index(NAMES).get_indexer(rows["target"])
+        assert rows["text_id"].is_unique
         guess = np.where(rng.random(len(rows)) < 0.8, codes, (codes + 1) % 3)
         sure = np.full((len(rows), 3), 0.1) + 0.7 * np.eye(3)[guess]
         value = f1_score(codes, guess, labels=np.unique(codes), average="macro", zero_division=0)
@@ -483,7 +540,7 @@ def test_with_few_seeds_one_collapse_ends_it_and_the_reason_says_so():
     world.trainings = world.trainings[world.trainings["seed"] <= 4]
     outcome, reason, _ = collapsed(world, "consensus", [2]).guard("collapse")
     assert outcome == "failed"
-    assert "with so few seeds one already ends it" in reason
+    assert "with S = 4 one bad run already ends it" in reason
 
 
 def test_without_a_trainings_table_predictions_of_one_class_count_as_collapsed():
@@ -658,6 +715,468 @@ def test_a_plan_is_no_record_of_a_run_that_the_trainings_table_does_not_call_fai
     assert said in world.guard("alignment")[1]  # trainings says ok
     world.trainings = world.trainings[(world.trainings["arm"] != "consensus") | ~world.trainings["seed"].isin([2, 5])]
     assert said in world.primary()["reason"]
+
+
+# every arm of the grammar
+
+
+MANY = {
+    **SKILLS, "consensus-soft": 0.78, "gold-noised": 0.75, "permuted": 1 / 3, "consensus+20": 0.78,
+    "consensus+20:random": 0.78, "consensus-repeated": 0.78, "perspectivist": 0.77, "single:a": 0.76, "panel:2": 0.77,
+    "consensus-selected": 0.77, "consensus-selected-random": 0.77, "gold@60": 0.7,
+}  # fmt: skip
+PAIRS = [
+    *(("consensus", other) for other in MANY if other not in {"consensus", "floor"}),
+    ("consensus-selected", "consensus-selected-random"), ("single:a", "gold-aligned"), ("panel:2", "gold-aligned"),
+    ("consensus-kept", "consensus-random"), ("consensus-kept", "gold-kept"), ("gold-aligned", "gold"),
+]  # fmt: skip
+
+
+class Many(World):
+    """The sound experiment with every kind of arm; annotators a, b and c vote."""
+
+    def build(self, skills, n_test):
+        rng = np.random.default_rng(5)
+        super().build(skills, n_test)
+        truth = self.texts["gold"].to_numpy()
+        votes = [np.where(rng.random(len(truth)) < 0.2, NAMES[rng.integers(0, 3, len(truth))], truth) for _ in "abc"]
+        self.votes = pd.concat(
+            [pd.DataFrame({"text_id": self.texts["text_id"], "annotator": a, "label": v}) for a, v in zip("abc", votes)],
+            ignore_index=True,
+        )  # fmt: skip
+        for arm in ("single:a", "perspectivist", "consensus-repeated", "consensus-soft", "panel:2", "gold@60", *(
+            name for name in skills if name.startswith(("consensus+", "consensus-selected")))):  # fmt: skip
+            if arm in skills:
+                self._rework(arm)
+
+    def _rework(self, arm):
+        mine = self.arms["arm"] == arm
+        self.arms = pd.concat([self.arms[~mine], self._reworked(arm, self.arms[mine])], ignore_index=True)
+
+    def _reworked(self, arm, rows):
+        if arm in {"perspectivist", "consensus-repeated"}:
+            return self._repeated(arm, rows)
+        if arm == "single:a":
+            voted = self.votes[self.votes["annotator"] == "a"].set_index("text_id")["label"]
+            rows = rows.assign(source="vote", target=rows["text_id"].map(voted))
+        elif arm == "panel:2":
+            rows = rows[rows["row"] != 3].assign(source="panel")
+        elif arm == "consensus-soft":
+            shares = np.full((len(rows), 3), 0.1) + 0.7 * np.eye(3)[pd.Index(NAMES).get_indexer(rows["target"])]
+            rows = rows.assign(shares=list(shares))
+        elif arm.startswith("consensus+"):
+            first = rows["text_id"].isin(sorted(rows["text_id"].unique())[:20])
+            target = rows["target"].mask(first, rows["text_id"].map(self.gold))
+            rows = rows.assign(target=target, source=rows["source"].mask(first, "human"))
+        elif arm == "gold@60":
+            rows = rows[(rows["row"] < 48) & (rows["part"] == "train") | (rows["row"] < 12) & (rows["part"] == "dev")]
+        else:  # consensus-selected: every second row of a class; consensus-selected-random: the others
+            place = rows.groupby(["seed", "part", "target"]).cumcount()
+            size = rows.groupby(["seed", "part", "target"])["row"].transform("size")
+            mine = place % 2 == (0 if arm == "consensus-selected" else 1)
+            rows = rows[mine & (place < size // 2 * 2) | (rows["part"] == "dev")]
+        return rows
+
+    def _repeated(self, arm, rows):
+        train = rows["part"] == "train"
+        several = pd.concat([rows[train].assign(annotator=a) for a in "abc"], ignore_index=True)
+        if arm == "perspectivist":
+            said = self.votes.set_index(["text_id", "annotator"])["label"]
+            keys = pd.MultiIndex.from_frame(several[["text_id", "annotator"]])
+            several = several.assign(source="vote", target=said[keys].to_numpy())
+        several = several.assign(row=several.groupby(["seed", "part"]).cumcount()).drop(columns="annotator")
+        return pd.concat([several, rows[~train]], ignore_index=True)
+
+    def guards(self, **more):
+        return super().guards(**{"votes": self.votes, "contrasts": PAIRS, **more})
+
+
+@functools.cache
+def many():
+    made = Many.__new__(Many)
+    made.build(dict(MANY), 300)
+    return made
+
+
+@pytest.fixture
+def world():
+    made = Many.__new__(Many)
+    vars(made).update(
+        {name: getattr(value, "copy", lambda value=value: value)() for name, value in vars(many()).items()}
+    )
+    return made
+
+
+def test_every_arm_of_the_grammar_may_be_sound(world):
+    assert set(world.arms["source"]) == {"gold", "consensus", "human", "permuted", "noised", "vote", "panel"}
+    check(world.arms, ARMS)
+    outcome, reason, _ = world.guard("alignment")
+    assert (outcome, reason[:10]) == ("passed", "arms share")
+    assert not world.guards()["outcome"].eq("failed").any()
+
+
+@pytest.mark.parametrize(
+    ("arm", "source"),
+    [
+        ("gold-noised", "gold"), ("permuted", "consensus"), ("single:a", "consensus"), ("panel:2", "vote"),
+        ("perspectivist", "consensus"), ("consensus-soft", "vote"), ("consensus+20", "gold"), ("gold@60", "consensus"),
+        ("consensus-selected", "gold"), ("consensus-repeated", "panel"),
+    ],
+)  # fmt: skip
+def test_every_name_promises_a_source(world, arm, source):
+    world.arms.loc[(world.arms["arm"] == arm) & (world.arms["part"] == "train"), "source"] = source
+    outcome, reason, figures = world.guard("alignment")
+    assert outcome == "failed"
+    assert re.search(rf"{re.escape(arm)} was given \d+ label\(s\) of source {source}; its name promises", reason)
+    assert all(arm in contrast for contrast in figures["contrasts"])
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("consensus-soft", "consensus and consensus-soft differ in 2 train row(s)"),
+        ("permuted", "consensus and permuted differ in 2 train row(s)"),
+        ("gold-noised", "consensus and gold-noised differ in 2 train row(s)"),
+        ("consensus+20", "consensus and consensus+20 differ in 2 train row(s)"),
+        ("consensus-selected", "differ in size or class counts in 1 fold(s) and seed(s)"),
+        ("consensus-random", "differ in size or class counts in 1 fold(s) and seed(s)"),
+    ],
+)
+def test_lost_rows_are_found_in_every_arm_that_promises_texts(world, arm, said):
+    mine = (world.arms["arm"] == arm) & (world.arms["seed"] == 2) & (world.arms["part"] == "train")
+    world.arms = world.arms.drop(world.arms.index[mine][-2:])
+    assert said in world.guard("alignment")[1]
+
+
+@pytest.mark.parametrize("arm", ["perspectivist", "consensus-repeated"])
+def test_arms_with_several_rows_per_text_are_compared_by_their_texts(world, arm):
+    lost = world.arms[world.arms["arm"] == arm]["text_id"].iloc[0]
+    fewer = world.arms[(world.arms["arm"] != arm) | (world.arms["text_id"] != lost)]
+    one_row = world.arms.drop(world.arms.index[(world.arms["arm"] == arm) & (world.arms["text_id"] == lost)][:1])
+    world.arms = one_row
+    assert world.guard("alignment")[0] == "passed"
+    world.arms = fewer
+    assert f"consensus and {arm} differ in 6 train text(s)" in world.guard("alignment")[1]
+
+
+@pytest.mark.parametrize("arm", ["single:a", "panel:2", "consensus-kept"])
+def test_an_arm_on_part_of_the_texts_may_hold_no_others(world, arm):
+    aligned = set(world.arms.loc[world.arms["arm"] == "consensus", "text_id"])
+    other = sorted(set(world.folds.loc[world.folds["part"] == "train", "text_id"]) - aligned)[0]
+    row = world.arms.index[(world.arms["arm"] == arm) & (world.arms["part"] == "train")][0]
+    world.arms.loc[row, "text_id"] = other
+    assert f"{arm} holds 1 train text(s) that consensus lacks" in world.guard("alignment")[1]
+
+
+def test_dev_scores_of_soft_targets_are_those_of_the_largest_share(world):
+    world = with_dev(world)
+    assert world.guard("alignment")[0] == "passed"
+    mine = (world.predictions["arm"] == "consensus-soft") & (world.predictions["part"] == "dev")
+    world.predictions.loc[mine, "predicted"] = "no"
+    assert "the dev predictions of consensus-soft do not give the dev macro-F1" in world.guard("alignment")[1]
+
+
+def test_permuted_labels_that_know_their_text_are_no_negative_control(world):
+    mine = world.arms["arm"] == "permuted"
+    voted = world.labels.set_index("text_id")["label"]
+    world.arms.loc[mine, "target"] = world.arms.loc[mine, "text_id"].map(voted)
+    assert "permuted carries the consensus label of its text in 100.0% of its rows" in world.guard("alignment")[1]
+
+
+def test_noise_must_be_as_large_as_the_consensus_errors(world):
+    mine = world.arms["arm"] == "gold-noised"
+    world.arms.loc[mine, "target"] = world.arms.loc[mine, "target"].to_numpy()[::-1]  # a join by row order
+    assert re.search(
+        r"gold-noised is wrong in 6\d\.\d% of its rows, the consensus in \d+\.\d%", world.guard("alignment")[1]
+    )
+
+
+def test_soft_targets_joined_by_row_order_are_found(world):
+    mine = world.arms.index[world.arms["arm"] == "consensus-soft"]
+    rolled = world.arms.loc[mine, ["target", "shares"]]
+    world.arms.loc[mine, ["target", "shares"]] = pd.concat([rolled.iloc[17:], rolled.iloc[:17]]).to_numpy()
+    assert (
+        "the soft targets of consensus-soft meet the consensus label of their text id no oftener"
+        in world.guard("alignment")[1]
+    )
+
+
+@pytest.mark.parametrize(("arm", "by"), [("single:a", "a"), ("perspectivist", "any annotator")])
+def test_a_vote_that_nobody_gave_is_found(world, arm, by):
+    said = world.votes.groupby("text_id")["label"].agg(set)
+    text = said.index[(said.map(len) < 3) & said.index.isin(world.arms.loc[world.arms["arm"] == arm, "text_id"])][0]
+    strange = next(name for name in NAMES if name not in said[text])
+    row = world.arms.index[(world.arms["arm"] == arm) & (world.arms["text_id"] == text)][0]
+    world.arms.loc[row, "target"] = strange
+    assert f"1 training row(s) of {arm} carry a label that {by} never gave to their text" in world.guard("alignment")[1]
+    assert world.guard("alignment", votes=None)[0] == "passed"
+
+
+def test_a_text_whose_gold_made_labels_trains_no_aligned_arm(world):
+    used = world.arms.loc[(world.arms["arm"] == "consensus-kept") & (world.arms["part"] == "train"), "text_id"].iloc[0]
+    outcome, reason, _ = world.guard("alignment", gold_used=[used, "t0999"])
+    assert outcome == "failed"
+    for arm in ("gold-aligned", "consensus", "consensus-kept", "permuted", "perspectivist"):
+        assert f"{arm} holds 1 text(s) whose gold helped to make labels, for example {used}" in reason
+    assert not re.search(r"(^|; )gold holds", reason)
+    assert world.guard("alignment", gold_used=[])[0] == "passed"
+
+
+def test_small_arms_hold_no_more_labels_than_their_name_says(world):
+    more = world.arms[(world.arms["arm"] == "gold") & (world.arms["row"] >= 230) & (world.arms["part"] == "train")]
+    world.arms = pd.concat([world.arms, more.assign(arm="gold@60")])
+    assert "gold@60 holds 70 human labels (train and dev together); its name promises 60" in world.guard("alignment")[1]
+
+
+def test_corrections_beyond_k_are_found(world):
+    mine = world.arms.index[(world.arms["arm"] == "consensus+20") & (world.arms["source"] == "consensus")]
+    world.arms.loc[mine[:6], "source"] = "human"
+    reason = world.guard("alignment")[1]
+    assert "consensus+20 holds 26 corrections by humans beyond those of consensus; its name promises 20" in reason
+
+
+def test_a_text_in_train_and_dev_of_an_arm_is_found(world):
+    dev = world.arms.index[
+        (world.arms["arm"] == "consensus") & (world.arms["part"] == "dev") & (world.arms["seed"] == 1)
+    ]
+    train = (world.arms["arm"] == "consensus") & (world.arms["part"] == "train") & (world.arms["seed"] == 1)
+    world.arms.loc[dev[0], ["text_id", "target"]] = world.arms.loc[train, ["text_id", "target"]].iloc[0]
+    assert "1 text(s) of consensus stand in its train and its dev part" in world.guard("alignment")[1]
+
+
+@pytest.mark.parametrize(("student", "outcome"), [("frozen (gold dev)", "passed"), ("frozen (more steps)", "failed")])
+def test_gold_dev_labels_are_no_failure_where_they_are_declared(world, student, outcome):
+    dev = (world.arms["part"] == "dev") & ~world.arms["arm"].isin(["perspectivist", "consensus-repeated"])
+    world.arms.loc[dev, "source"] = "gold"
+    world.arms.loc[dev, "target"] = world.arms.loc[dev, "text_id"].map(world.gold)
+    world.arms.loc[dev, "shares"] = None
+    for name in ("arms", "predictions", "trainings"):
+        setattr(world, name, getattr(world, name).assign(student=student))
+    assert world.guard("alignment", gold_dev=["frozen (gold dev)"])[0] == outcome
+
+
+def test_a_variation_without_arms_of_its_own_has_those_of_its_student(world):
+    world.arms = world.arms.assign(student="frozen")
+    for name in ("predictions", "trainings"):
+        setattr(world, name, getattr(world, name).assign(student="frozen (more steps)"))
+    assert world.guard("alignment")[0] == "passed"
+    world.arms.loc[world.arms["arm"] == "single:a", "source"] = "gold"
+    assert world.guard("alignment")[0] == "failed"
+
+
+def test_only_the_arms_of_reported_contrasts_make_a_recipe_unstable(world):
+    for arm in ("permuted", "gold@60", "floor", "consensus-kept"):
+        collapsed(world, arm, SEEDS)
+    found = world.guard("collapse", contrasts=[("consensus", "permuted"), ("consensus", "gold@60")])
+    assert found[0] == "passed"
+    assert world.guard("collapse", contrasts=[("consensus", "consensus-kept")])[0] == "failed"
+
+
+def test_collapse_rates_come_with_wilson_intervals():
+    from statsmodels.stats.proportion import proportion_confint
+
+    arm = collapsed(World(), "consensus", [1]).guard("collapse")[2]["arms"]["consensus"]
+    assert (arm["low"], arm["high"]) == pytest.approx(proportion_confint(1, 6, method="wilson"))
+
+
+# folds
+
+
+def with_folds(world, k=3):
+    """The same experiment in k folds: each has its own test texts, and what is test in one fold may train another."""
+    ids = world.folds["text_id"].to_numpy()
+    tests = np.arange(len(ids)) % k
+    parts, arms, predictions = [], [], []
+    given = {arm: rows.drop_duplicates("text_id") for arm, rows in world.arms.groupby("arm")}
+    for fold in range(k):
+        part = np.where(tests == fold, "test", np.where(np.arange(len(ids)) % 7 == 0, "dev", "train"))
+        parts.append(pd.DataFrame({"fold": fold, "text_id": ids, "part": part}))
+        for arm in given:
+            for seed in SEEDS:
+                source, target = world._given(arm, seed)
+                rows = parts[-1].assign(target=target, source=source, arm=arm, seed=seed)[world._chosen(arm, 1)]
+                rows = rows[rows["part"] != "test"]
+                arms.append(rows.assign(row=rows.groupby("part").cumcount()))
+                rng = np.random.default_rng([fold, seed, *arm.encode()])
+                test = ids[tests == fold]
+                right = rng.random(len(test)) < world.skills[arm]
+                guess = np.where(right, world.gold[test], NAMES[rng.integers(0, 3, len(test))])
+                guess = np.full(len(test), "no") if arm == "floor" else guess
+                predictions.append(
+                    pd.DataFrame({"arm": arm, "fold": fold, "seed": seed, "text_id": test, "predicted": guess})
+                )
+    world.folds, world.arms = pd.concat(parts, ignore_index=True), pd.concat(arms, ignore_index=True)
+    world.predictions = pd.concat(predictions, ignore_index=True).assign(student="frozen")
+    runs = world.predictions[["student", "arm", "fold", "seed"]].drop_duplicates()
+    world.trainings = runs.assign(attempt="as_run", status="ok")
+    return world
+
+
+FOLDED = {"gold": 0.8, "gold-aligned": 0.8, "consensus": 0.78, "permuted": 0.0, "floor": 0.0}
+
+
+def test_folds_may_train_on_each_others_test_texts():
+    guards = with_folds(World(FOLDED)).guards().set_index("guard")
+    assert guards.loc[["leakage", "alignment", "collapse", "failed runs"], "outcome"].eq("passed").all()
+    assert json.loads(guards.loc["alignment", "figures"])["n"] == 600
+
+
+def test_a_text_in_train_and_test_of_one_fold_is_leakage():
+    world = with_folds(World(FOLDED))
+    rows = world.folds.index[(world.folds["fold"] == 1) & (world.folds["part"] == "train")]
+    test = world.folds.loc[(world.folds["fold"] == 1) & (world.folds["part"] == "test"), "text_id"].iloc[4]
+    train = world.folds.loc[rows[3], "text_id"]
+    world.texts.loc[world.texts["text_id"] == train, "text"] = (
+        world.texts.set_index("text_id").loc[test, "text"].upper()
+    )
+    outcome, reason, figures = world.guard("leakage")
+    assert outcome == "failed"
+    # the two texts meet in fold 1, and in the fold that tests on the other one
+    assert {example["fold"] for example in figures["examples"]} >= {"1"}
+    assert "test text(s) also in train" in reason
+
+
+def test_without_a_table_of_folds_the_predictions_say_what_each_fold_tests():
+    world = with_folds(World(FOLDED))
+    guards = functools.partial(world.guard, "leakage", folds=None)
+    assert guards()[0] == "passed"
+    test = world.predictions.loc[world.predictions["fold"] == 1, "text_id"].iloc[0]
+    row = world.arms.index[(world.arms["fold"] == 1) & (world.arms["part"] == "train") & (world.arms["arm"] == "gold")][
+        0
+    ]
+    world.arms.loc[row, ["text_id", "target"]] = [test, world.gold[test]]
+    assert guards()[1].startswith("1 test text(s) also in what arms were trained on, for example")
+
+
+def test_one_seed_in_five_folds_is_replication():
+    world = with_folds(World(FOLDED), k=6)
+    for name in ("arms", "predictions", "trainings"):
+        setattr(world, name, getattr(world, name).query("seed == 1"))
+    found = world.guards().set_index("guard")
+    assert found.loc[["gold beats the floor", "margin", "low power", "alignment"], "outcome"].eq("passed").all()
+    assert found.loc["low power", "reason"] == "1 seed(s) in consensus − gold-aligned, in each of 6 folds"
+    assert "one seed" not in found.loc["gold beats the floor", "reason"]
+
+
+def test_a_fold_without_predictions_is_found():
+    world = with_folds(World(FOLDED))
+    world.predictions = world.predictions[world.predictions["fold"] != 2]
+    assert "200 of 600 test texts with gold are not predicted by any run" in world.guard("alignment")[1]
+
+
+def test_a_seed_that_is_planned_in_one_fold_only_is_found():
+    world = with_folds(World(FOLDED))
+    lost = (world.arms["arm"] == "consensus") & (world.arms["fold"] == 2) & (world.arms["seed"] == 4)
+    world.arms = world.arms[~lost]
+    assert "consensus and gold-aligned are planned with different folds or seeds" in world.guard("alignment")[1]
+
+
+def test_folds_that_share_test_texts_are_each_held_to_their_own():
+    world = World(FOLDED)
+    test = world.folds["part"] == "test"
+    ids = world.folds.loc[test, "text_id"].to_numpy()
+    other = world.folds[~test | world.folds["text_id"].isin(ids[100:])].assign(fold=1)
+    world.folds = pd.concat([world.folds, other])
+    world.arms = pd.concat([world.arms.assign(fold=0), world.arms.assign(fold=1)])
+    rng = np.random.default_rng(3)
+    again = world.predictions.assign(fold=1)
+    again = again[again["text_id"].isin(ids[100:250])]  # fold 1 lacks 50 of its test texts
+    flipped = rng.random(len(again)) < 0.1
+    again.loc[flipped, "predicted"] = "no"
+    world.predictions = pd.concat([world.predictions.assign(fold=0), again])
+    runs = world.predictions[["student", "arm", "fold", "seed"]].drop_duplicates()
+    world.trainings = runs.assign(attempt="as_run", status="ok")
+    assert "50 of 500 test texts with gold are not predicted by any run" in world.guard("alignment")[1]
+
+
+def test_the_negative_control_of_folds_is_permuted_within_them():
+    world = with_folds(World({**FOLDED, "permuted": 1 / 3}))
+    # one fold has one class, and its students guess it: all they know is which fold they are in
+    mine = (world.predictions["arm"] == "permuted") & (world.predictions["fold"] == 0)
+    fold = world.folds.loc[(world.folds["fold"] == 0) & (world.folds["part"] == "test"), "text_id"]
+    world.gold[fold] = "maybe"
+    world.texts["gold"] = world.texts["text_id"].map(world.gold)
+    world.predictions.loc[mine, "predicted"] = "maybe"
+    rest = (world.predictions["arm"] == "permuted") & (world.predictions["fold"] != 0)
+    rng = np.random.default_rng(1)
+    world.predictions.loc[rest, "predicted"] = NAMES[rng.integers(0, 3, int(rest.sum()))]
+    assert world.guard("negative control")[0] == "passed"
+    assert world.guard("negative control", predictions=world.predictions.assign(fold=0))[0] == "failed"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_counting_gives_the_metric_of_the_per_item_values(metric):
+    from sklearn.metrics import accuracy_score, f1_score
+
+    rng = np.random.default_rng(4)
+    codes, gold = rng.integers(0, 5, (3, 400)), rng.integers(0, 4, 400)
+    each = [
+        accuracy_score(gold, run) if metric == "accuracy"
+        else f1_score(gold, run, labels=range(4), average="macro", zero_division=0) for run in codes
+    ]  # fmt: skip
+    assert score_of(codes, gold, metric) == pytest.approx(np.mean(each), abs=1e-12)
+
+
+# the second analysis
+
+
+def with_rescue(world, arms=None, replaced=3, by=7):
+    """Seed `replaced` collapsed in consensus, and was replaced in all arms."""
+    collapsed(world, "consensus", [replaced])
+    again = world.trainings[world.trainings["seed"] == replaced].assign(attempt="rescue", status="ok", trained_seed=by)
+    again = again[again["arm"].isin(arms or world.skills)]
+    world.trainings = pd.concat([world.trainings, again], ignore_index=True)
+    rng = np.random.default_rng(0)
+    more = world.predictions[world.predictions["seed"] == replaced].assign(attempt="rescue")
+    more = more[more["arm"].isin(arms or world.skills)]
+    more.loc[rng.random(len(more)) < 0.05, "predicted"] = "no"
+    world.predictions = pd.concat([world.predictions.assign(attempt="as_run"), more], ignore_index=True)
+    return world
+
+
+def test_a_rescue_of_all_arms_is_sound_and_hides_no_collapse():
+    world = with_rescue(World())
+    assert world.guard("rescue")[:2] == (
+        "passed", "seed(s) 3 were replaced in every arm; the first analysis is as run",
+    )  # fmt: skip
+    outcome, _, figures = world.guard("collapse")
+    assert (outcome, figures["arms"]["consensus"]["collapsed"], figures["arms"]["consensus"]["runs"]) == (
+        "warned",
+        1,
+        6,
+    )
+    assert world.guard("alignment")[0] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": ["consensus", "gold"]}, "seed(s) 3 were replaced in other arms, but not in gold-aligned"),
+        ({"by": 5}, "consensus was rescued by seed(s) 5, which stand in the list already"),
+    ],
+)
+def test_a_rescue_that_is_not_one_leaves_the_first_analysis_alone(changes, said):
+    world = with_rescue(World(), **changes)
+    outcome, reason, figures = world.guard("rescue")
+    assert (outcome, figures["attempt"]) == ("failed", "rescue")
+    assert said in reason
+    assert world.primary().query("attempt == 'as_run'")["verdict"].ne("INVALID").all()
+    primary = Contrast("consensus", "gold-aligned")
+    assert not [flaw for flaw in failures(world.guards(), "frozen", primary) if flaw.guard == "rescue"]
+    assert [flaw.guard for flaw in failures(world.guards(), "frozen", primary, "rescue")] == ["rescue"]
+
+
+def test_a_replaced_run_without_the_run_as_it_was_hides_it():
+    world = with_rescue(World())
+    lost = (
+        (world.trainings["arm"] == "consensus")
+        & (world.trainings["seed"] == 3)
+        & (world.trainings["attempt"] == "as_run")
+    )
+    world.trainings = world.trainings[~lost]
+    assert "1 replaced run(s) of consensus have no record of the run as it was" in world.guard("rescue")[1]
+    counted = world.guard("collapse")[2]["arms"]["consensus"]
+    assert (counted["collapsed"], counted["runs"]) == (1, 6)
 
 
 # texts, classes, declarations

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from consenso.compare import crossed_bootstrap, two_way, wilson
+from consenso.compare.bootstrap import bootstrap_rows
 from consenso.compare.metrics import differences, linearised_macro_f1, per_item, recalls
 from consenso.compare.needs import Components, needed, tost_power
-from consenso.compare.paired import holm, two_way_stack
+from consenso.compare.paired import exact_mean, holm, two_way_stack
 from consenso.compare.verdict import BETTER, EQUIVALENT, WORSE, judge
 from consenso.errors import ConfigError
 
@@ -150,14 +151,60 @@ def test_swapping_the_arms_flips_every_sign_exactly():
         assert (one.se, one.df, one.p) == (other.se, other.df, other.p)
 
 
-def test_the_order_of_items_and_seeds_and_the_names_of_labels_do_not_matter():
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "balanced_accuracy", "weighted_f1"])
+def test_order_of_items_and_seeds_and_names_of_labels_change_no_bit(metric):
     rng = np.random.default_rng(8)
-    gold, B, A = rng.integers(0, 3, 90), rng.integers(0, 3, (4, 90)), rng.integers(0, 3, (4, 90))
-    items, seeds, names = rng.permutation(90), rng.permutation(4), np.array(["zebra", "ape", "mole"])
-    plain = two_way(differences(B, A, gold))
-    moved = two_way(differences(names[B][seeds][:, items], names[A][seeds][:, items], names[gold][items]))
-    for name in ("difference", "se", "df", "low", "high", "p"):
-        assert getattr(moved, name) == pytest.approx(getattr(plain, name), rel=1e-9)
+    gold, B, A = rng.integers(0, 5, 997), rng.integers(0, 5, (7, 997)), rng.integers(0, 5, (7, 997))
+    plain = two_way(differences(B, A, gold, metric))
+    for _ in range(5):
+        items, seeds, names = rng.permutation(997), rng.permutation(7), rng.permutation(list("zebra"))
+        moved = (names[B][seeds][:, items], names[A][seeds][:, items], names[gold][items])
+        assert two_way(differences(*moved, metric)) == plain
+
+
+def test_turning_the_difference_turns_the_signs_and_no_more():
+    rng = np.random.default_rng(17)
+    for scale in (1e-9, 1.0, 1e6):
+        D = rng.normal(0.1, scale, (6, 500))
+        one, other = two_way(D), two_way(-D)
+        assert (one.difference, one.low, one.high) == (-other.difference, -other.high, -other.low)
+        assert (one.low90, one.high90) == (-other.high90, -other.low90)
+        assert (one.se, one.df, one.p, one.ms_seed, one.ms_item, one.ms_error) == (
+            other.se, other.df, other.p, other.ms_seed, other.ms_item, other.ms_error,
+        )  # fmt: skip
+        assert crossed_bootstrap(D) == tuple(-end for end in reversed(crossed_bootstrap(-D)))
+
+
+def test_order_free_sums_are_as_right_as_exact_ones():
+    x = np.random.default_rng(18).normal(0, 1, 100_001) * 10.0 ** np.random.default_rng(19).integers(-8, 8, 100_001)
+    assert exact_mean(x) == pytest.approx(math.fsum(x) / len(x), rel=1e-15)
+    assert exact_mean(x) == exact_mean(x[::-1].copy()) == exact_mean(np.sort(x))
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "weighted_f1"])
+def test_further_metrics_agree_with_scikit_learn(name):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    rng = np.random.default_rng(20)
+    gold = rng.choice(4, 300, p=[0.6, 0.2, 0.15, 0.05])
+    predicted = np.where(rng.random((3, 300)) < 0.6, gold, rng.integers(0, 4, (3, 300)))
+    predicted[0][predicted[0] == 3] = 0
+    for run, values in zip(predicted, per_item(predicted, gold, name), strict=True):
+        if name == "balanced_accuracy":
+            expected = balanced_accuracy_score(gold, run)
+        else:
+            expected = f1_score(gold, run, average="weighted", zero_division=0)
+        assert values.mean() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "weighted_f1"])
+def test_their_linearised_values_have_the_standard_error_of_the_metric(name):
+    rng = np.random.default_rng(21)
+    gold = rng.choice(3, 400, p=[0.5, 0.3, 0.2])
+    predicted = np.where(rng.random(400) < 0.7, gold, rng.integers(0, 3, 400))[None]
+    drawn = rng.integers(0, 400, (2000, 400))
+    bootstrapped = [per_item(predicted[:, i], gold[i], name).mean() for i in drawn]
+    assert per_item(predicted, gold, name)[0].std(ddof=1) / 20 == pytest.approx(np.std(bootstrapped), rel=0.06)
 
 
 def test_an_unknown_metric_names_the_known_ones():
@@ -174,6 +221,28 @@ def test_the_crossed_bootstrap_agrees_with_the_two_way_interval():
     assert (low + high) / 2 == pytest.approx(result.difference, abs=0.1 * result.se)
     assert crossed_bootstrap(D) == (low, high)
     assert crossed_bootstrap(D, seed=1) != (low, high)
+
+
+@pytest.mark.parametrize("items", [40, 400])
+def test_the_bootstrap_agrees_with_drawing_seeds_and_items_one_by_one(items):
+    rng = np.random.default_rng([22, items])
+    D = rng.normal(0, 0.02, (5, 1)) + rng.normal(0.01, 0.4, (5, items))
+    drawn = []
+    for _ in range(4000):
+        rows, columns = rng.integers(0, 5, 5), rng.integers(0, items, items)
+        drawn.append(D[rows][:, columns].mean())
+    expected = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose(crossed_bootstrap(D, draws=4000), expected, atol=0.08 * np.ptp(expected))
+
+
+def test_rows_of_a_bootstrap_share_their_weights_and_keep_to_their_items():
+    rng = np.random.default_rng(23)
+    D, few = rng.normal(0, 0.3, (4, 500)), np.arange(0, 500, 2)
+    alone = bootstrap_rows([(D, None)], 500)[0]
+    both = bootstrap_rows([(D, None), (2 * D, None), (D[:, few], few)], 500)
+    assert both[0] == pytest.approx(alone, abs=1e-7)
+    assert both[1] == pytest.approx((2 * alone[0], 2 * alone[1]), abs=1e-6)
+    assert both[2] == pytest.approx(crossed_bootstrap(D[:, few]), abs=0.01)
 
 
 def test_holm_worked_out_by_hand():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from consenso.errors import ConfigError, DataError, JoinError
-from consenso.finetune import ARMS, FinetuneSettings, Recipe, make_arms
+from consenso.finetune import FinetuneSettings, Recipe, make_arms
 from consenso.finetune.batches import evaluation_steps, training_batches
 from consenso.finetune.collapse import chance_p, find_collapse
 from consenso.labels import LabelSchema
@@ -17,7 +17,7 @@ from consenso.tables import check
 
 NAMES = ("neg", "neu", "pos")
 SCHEMA = LabelSchema.from_names(NAMES)
-ALL = [name for name in ARMS if name != "floor-prior"]
+ALL = ["gold", "gold-aligned", "consensus", "consensus-kept", "consensus-random", "gold-kept", "floor"]
 
 
 def study(n: int = 120, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

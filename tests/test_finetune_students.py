@@ -36,13 +36,11 @@ ARM_NAMES = ["gold", "gold-aligned", "consensus", "consensus-kept", "consensus-r
 TRAINED = 5
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+def save_tiny(folder: Path) -> str:
     """A BERT of 2 layers of 32 with random weights and a vocabulary of the words above."""
     from transformers import BertConfig, BertModel, BertTokenizer
 
     torch = encoders.import_torch()
-    folder = tmp_path_factory.mktemp("tiny-bert")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(w for ws in WORDS.values() for w in ws)]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
     assert tokenizer("goal")["input_ids"] == [2, words.index("goal"), 3]
@@ -56,6 +54,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny(tmp_path_factory.mktemp("tiny-bert"))
 
 
 def tables(n: int = 125, seed: int = 0, error: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -13,11 +13,13 @@ HEAVY = ("pandas", "sklearn", "scipy", "torch", "transformers", "datasets", "mat
 
 def test_the_public_names_are_these() -> None:
     assert sorted(set(consenso.__all__) - {"__version__"}) == [
-        "ConsensoError", "Experiment", "LabelSchema", "ProblematicRule", "Recipe", "RunFolder", "alternative_annotator_test",
-        "annotate_texts", "annotator_quality", "compare_arms", "decide", "estimate_label_shares", "estimate_reliability",
-        "find_gold_noise", "gold_noise_bound", "load_dataset",
-        "make_arms", "make_folds", "map_panel", "measure_agreement", "parse", "read_votes", "run", "run_arms",
-        "score_against_gold", "write_report",
+        "ConsensoError", "Experiment", "LabelSchema", "ProblematicRule", "Recipe", "RunFolder",
+        "alternative_annotator_test", "annotate_texts", "annotator_quality", "check_guards", "combine_datasets",
+        "compare_arms", "compare_classes", "compare_seeds", "cost_frontier", "decide", "estimate_label_shares",
+        "estimate_reliability", "find_gold_noise", "fit_temperature", "freeze_experiment", "gold_noise_bound",
+        "labels_worth", "learning_curve", "load_dataset", "make_arms", "make_folds", "map_panel",
+        "measure_agreement", "measure_calibration", "parse", "plan_comparison", "read_predictions", "read_votes",
+        "run", "run_arms", "run_until_verdict", "score_against_gold", "show_verdict", "write_paper", "write_report",
     ]  # fmt: skip
     for name in consenso.__all__:
         assert getattr(consenso, name) is not None

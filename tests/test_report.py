@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from consenso.compare import comparing
 from consenso.errors import DataError, MissingExtraError
 from consenso.report import ReportSettings, write_report
-from consenso.report.answer import LOOKS, MEANINGS, NO_VERDICT, make_answer
+from consenso.report.answer import MEANINGS, NO_VERDICT, make_answer
 from consenso.report.blocks import Answer, cut, number, percent, points
-from consenso.report.drawing import NARROW, WIDE, Canvas
+from consenso.report.drawing import WIDE, Canvas
 from consenso.report.facts import Facts
+from consenso.report.further_answers import LOOKS
 from consenso.report.label_sections import problematic_cases
 from consenso.report.markdown import escape
 from consenso.report.numbers import accuracy, confusion, macro_f1, wilson
@@ -34,8 +35,14 @@ from report_folder import ANNOTATORS, SCRIPT, comparison_of, guards_of, make_run
 IDS = [
     "labels", "agreement", "made", "levels", "problematic", "by-level", "contradictions", "annotators", "worth", "variants",
     "confidence", "candidates", "cost",
-    "contrasts", "scores", "curves", "confusion", "guards", "leakage", "run",
+    "contrasts", "seeds", "classes", "multiverse", "scores", "collapsed", "curves", "confusion", "calibration",
+    "value", "corrections", "frontier", "guards", "leakage", "run",
 ]  # fmt: skip
+PLOTS = (
+    "plots", "panel_plot", "forest_plot", "effect_plots", "value_plots", "frontier_plot", "multiverse_plot",
+    "calibration_plot",
+)  # fmt: skip
+"""The modules that draw."""
 TRAINED = ("arms", "trainings", "curves", "predictions", "scores", "guards", "comparison")
 
 
@@ -111,14 +118,13 @@ def judged(folder: RunFolder, path: Path, verdict: str) -> RunFolder:
 
 @pytest.fixture
 def unsaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts are painted, but not turned into SVG: most of a report's time."""
+    """Charts are painted once, but not turned into SVG: most of a report's time."""
 
     def paint_only(name: str, paint: Any, height: Any) -> tuple[str, str]:
-        for width in (WIDE, NARROW):
-            paint(Canvas(Figure((width / 72, height(width == NARROW) / 72)), width, height(width == NARROW)))
+        paint(Canvas(Figure((WIDE / 72, height(False) / 72)), WIDE, height(False)))
         return "<svg></svg>", "<svg></svg>"
 
-    for module in ("plots", "panel_plot"):
+    for module in PLOTS:
         monkeypatch.setattr(f"consenso.report.{module}.draw", paint_only)
 
 
@@ -231,7 +237,8 @@ def test_a_folder_without_a_record_has_a_report(tmp_path: Path, small: RunFolder
 def test_empty_tables_are_like_missing_ones(tmp_path: Path, small: RunFolder) -> None:
     folder = copy_of(small, tmp_path)
     for name in set(TABLES) - {"texts"}:
-        folder.write(name, folder.read(name).iloc[:0])
+        if folder.has(name):
+            folder.write(name, folder.read(name).iloc[:0])
     assert "NO ANSWER YET" in Page(report(folder)).words
 
 
@@ -437,8 +444,19 @@ def test_an_old_verdict_is_not_shown_as_the_answer(
         assert "changes by" not in top
     sections = {section.id: section.blocks for section in make_sections(Facts(folder, ReportSettings()))}
     noted = [name for name, blocks in sections.items() if "still to be done" in getattr(blocks[0], "text", "")]
-    also = ["curves"] if "finetune" in changed else []
-    assert set(noted) == {"contrasts", "scores", "confusion", "guards", "run", *also}
+    also = ["curves", "collapsed"] if "finetune" in changed else []
+    of_compare = {
+        "contrasts",
+        "seeds",
+        "classes",
+        "multiverse",
+        "calibration",
+        "value",
+        "corrections",
+        "frontier",
+        "guards",
+    }
+    assert set(noted) == {*of_compare, "scores", "confusion", "run", *also}
     assert "Consensus labels that match gold" in head  # the labels are current
 
 

@@ -16,22 +16,37 @@ _HOME = {
     "alternative_annotator_test": "consenso.consensus",
     "annotate_texts": "consenso.annotate",
     "annotator_quality": "consenso.consensus",
+    "check_guards": "consenso.compare",
+    "combine_datasets": "consenso.compare.datasets",
     "compare_arms": "consenso.compare",
+    "compare_classes": "consenso.compare.classes",
+    "compare_seeds": "consenso.compare.seeds",
+    "cost_frontier": "consenso.compare.frontier",
     "decide": "consenso.consensus",
     "estimate_label_shares": "consenso.consensus",
     "estimate_reliability": "consenso.consensus",
     "find_gold_noise": "consenso.consensus",
+    "fit_temperature": "consenso.temperature",
+    "freeze_experiment": "consenso.experiment",
     "gold_noise_bound": "consenso.consensus",
+    "labels_worth": "consenso.compare.value",
+    "learning_curve": "consenso.compare.curves",
     "load_dataset": "consenso.data",
     "make_arms": "consenso.finetune",
     "make_folds": "consenso.data",
     "map_panel": "consenso.consensus",
     "measure_agreement": "consenso.consensus",
+    "measure_calibration": "consenso.compare.calibration",
     "parse": "consenso.annotate",
+    "plan_comparison": "consenso.compare.planning",
+    "read_predictions": "consenso.compare.given",
     "read_votes": "consenso.annotate",
     "run": "consenso.experiment",
     "run_arms": "consenso.finetune",
+    "run_until_verdict": "consenso.experiment",
     "score_against_gold": "consenso.consensus",
+    "show_verdict": "consenso.compare.display",
+    "write_paper": "consenso.report.paper",
     "write_report": "consenso.report",
 }
 
@@ -39,7 +54,17 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the names are those of _HOM
 
 if TYPE_CHECKING:
     from consenso.annotate import annotate_texts, parse, read_votes
-    from consenso.compare import compare_arms
+    from consenso.compare import check_guards, compare_arms
+    from consenso.compare.calibration import measure_calibration
+    from consenso.compare.classes import compare_classes
+    from consenso.compare.curves import learning_curve
+    from consenso.compare.datasets import combine_datasets
+    from consenso.compare.display import show_verdict
+    from consenso.compare.frontier import cost_frontier
+    from consenso.compare.given import read_predictions
+    from consenso.compare.planning import plan_comparison
+    from consenso.compare.seeds import compare_seeds
+    from consenso.compare.value import labels_worth
     from consenso.consensus import (
         ProblematicRule,
         alternative_annotator_test,
@@ -55,12 +80,14 @@ if TYPE_CHECKING:
     )
     from consenso.data import load_dataset, make_folds
     from consenso.errors import ConsensoError
-    from consenso.experiment import run
+    from consenso.experiment import freeze_experiment, run, run_until_verdict
     from consenso.experiment_file import Experiment
     from consenso.finetune import Recipe, make_arms, run_arms
     from consenso.labels import LabelSchema
     from consenso.report import write_report
+    from consenso.report.paper import write_paper
     from consenso.store import RunFolder
+    from consenso.temperature import fit_temperature
 
 
 def __getattr__(name: str) -> Any:

@@ -122,18 +122,42 @@ def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str 
 @cli.command()
 @experiment_options
 @click.option("--dry-run", is_flag=True, help="Tell trainings, seconds and disk; start nothing.")
-def run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
+@click.option("--until-verdict", is_flag=True, help="Add seeds by the rule of [compare.until], from a pilot on.")
+def run(
+    experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, *, dry_run: bool, until_verdict: bool
+) -> None:
     """Do what is not yet done; print the verdict and the report's path."""
     if dry_run:
         _dry_run(experiment, out, changes, as_json)
         return
-    outcome = _run(experiment, out, changes, until="report")
+    outcome = (_run_until_verdict if until_verdict else _run)(experiment, out, changes)
     _print_outcome(outcome, as_json)
     raise click.exceptions.Exit(outcome.exit_code)
 
 
+def _run_until_verdict(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> Outcome:
+    from consenso import experiment as flow
+    from consenso.experiment_file import read_experiment
+    from consenso.progress import showing
+    from consenso.store import RunFolder
+
+    read, base = read_experiment(experiment, changes)
+    folder = out or Path("runs") / read.name
+    with showing() as progress:
+        outcome = flow.run_until_verdict(read, folder, progress=progress, base=base)
+    for decision in RunFolder(folder).record()["until_verdict"]:
+        click.echo(f"{decision['seeds']} seeds: {decision['action']}: {decision['reason']}", err=True)
+    return outcome
+
+
 def _run(
-    experiment: Path, out: Path | None, changes: tuple[str, ...], until: str, *, wait: bool = True, batch: bool = False
+    experiment: Path,
+    out: Path | None,
+    changes: tuple[str, ...],
+    until: str = "report",
+    *,
+    wait: bool = True,
+    batch: bool = False,
 ) -> Outcome:
     from consenso import experiment as flow
     from consenso.experiment_file import read_experiment
@@ -428,9 +452,67 @@ def finetune(experiment: Path, out: Path | None, changes: tuple[str, ...], as_js
 
 
 @cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path), required=False)
+@click.option("--texts", type=int, multiple=True, help="Number of test texts (repeatable); default: the experiment's.")
+@click.option("--seeds", type=int, multiple=True, help="Number of seeds (repeatable); default: the experiment's.")
+@click.option("--margin", type=float, help="The margin as a share: 0.02 is 2 pp.")
+@click.option("--accuracy", type=float, help="Expected accuracy of the students, as a share.")
+@click.option("--disagreement", type=float, help="Share of test texts on which the two arms disagree.")
+@click.option("--persistence", type=float, help="Share of that variance which lasts over seeds.")
+@click.option("--sd-seed", type=float, help="Standard deviation of the difference over seeds, as a share.")
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a setting.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder whose pilot is read (default: runs/<name>).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def plan(
+    experiment: Path | None,
+    changes: tuple[str, ...],
+    out: Path | None,
+    *,
+    as_json: bool,
+    **numbers: Any,
+) -> None:
+    """Tell, before anyone labels, what S seeds and n test texts can show; after a pilot, with its components."""
+    from consenso.judging import plan_experiment
+
+    texts, seeds = numbers.pop("texts"), numbers.pop("seeds")
+    source = experiment
+    if source is None and not texts and Path("experiment.toml").exists():
+        source = Path("experiment.toml")
+    found = plan_experiment(source, out, changes, texts=texts, seeds=seeds, **numbers)
+    _show(found.table, as_json)
+    if not as_json:
+        click.echo(f"{found.sentence}\nbasis: {found.basis}")
+
+
+@cli.command()
 @experiment_options
-def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+@click.option("--explain", metavar="GUARD", help="Say what a guard looks at, what its failure does, what to do.")
+@click.option(
+    "--freeze", "freezing", is_flag=True, help="Write frozen.json: what is declared before the first scoring."
+)
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Judge predictions of your own: a table, or a folder of them.",
+)
+@click.option("--gold", help="With --predictions: their gold column, or a file with text_id and gold.")
+@click.option("--contrast", metavar="ARM,CONTROL", help="With --predictions: the primary contrast.")
+@click.option("--metric", default="macro_f1", show_default=True, help="With --predictions: the primary metric.")
+@click.option(
+    "--margin", type=float, default=0.02, show_default=True, help="With --predictions: the margin, as a share."
+)
+def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check the guards, score the arms on test gold and print the contrasts and the verdict."""
+    if options["explain"] is not None:
+        from consenso.compare import explain
+
+        click.echo(explain(options["explain"]))
+        return
+    if options["predictions"] is not None:
+        _judge_predictions(out, as_json, **options)
+    if options["freezing"]:
+        _freeze(experiment, out, changes, as_json)
+        return
     outcome = _run(experiment, out, changes, until="compare")
     from consenso.overview import describe_comparison
 
@@ -438,6 +520,41 @@ def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_jso
     if not as_json:
         _print_outcome(outcome, as_json)
     raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _freeze(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    from consenso.experiment import freeze_experiment
+    from consenso.experiment_file import read_experiment
+
+    read, base = read_experiment(experiment, changes)
+    folder = out or Path("runs") / read.name
+    frozen = freeze_experiment(read, folder, base=base)
+    if as_json:
+        click.echo(json.dumps(frozen.as_record(), ensure_ascii=False))
+    else:
+        click.echo(f"{folder / 'frozen.json'}: {frozen}")
+
+
+def _judge_predictions(
+    out: Path | None, as_json: bool, *, predictions: Path, contrast: str | None, **given: Any
+) -> None:
+    from consenso.compare import exit_code
+    from consenso.judging import judge_predictions
+    from consenso.overview import contrast_rows
+
+    pair = None if contrast is None else tuple(part.strip() for part in contrast.split(","))
+    if pair is not None and (len(pair) != 2 or not all(pair)):
+        raise ConfigError(f"--contrast names two arms, like llm,human; found {contrast!r}")
+    chosen = {name: given[name] for name in ("gold", "metric", "margin")}
+    found = judge_predictions(predictions, contrast=pair, out=out, **chosen)
+    primary = found[found["is_primary"]]
+    _show(contrast_rows(found, given["metric"]), as_json)
+    if not as_json:
+        for sentence in primary["sentence"]:
+            click.echo(f"verdict: {sentence}")
+        if out is not None:
+            click.echo(f"report:  {out / 'report.html'}")
+    raise click.exceptions.Exit(max(map(exit_code, primary["verdict"]), default=0))
 
 
 def _made(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> RunFolder:
@@ -455,12 +572,27 @@ def _show(frame: pd.DataFrame, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("run_folder", type=click.Path(path_type=Path), default=Path("experiment.toml"))
-def report(run_folder: Path) -> None:
-    """Write report.html and report.md of a run folder (or of an experiment.toml's) anew."""
+@click.argument("run_folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN_FOLDER]...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="With several run folders: the file to write (default: combined.html).",
+)
+def report(run_folders: tuple[Path, ...], out: Path | None) -> None:
+    """Write report.html and report.md of a run folder (or of an experiment.toml's) anew; of several, one report for all."""
     from consenso.report import write_report
 
-    click.echo(str(write_report(_folder(run_folder))))
+    if len(run_folders) < 2:
+        if out is not None:
+            raise ConfigError("--out goes with several run folders; the report of one stands in its folder")
+        click.echo(str(write_report(_folder(run_folders[0] if run_folders else Path("experiment.toml")))))
+        return
+    from consenso.judging import combine_runs
+
+    combined, path = combine_runs([_folder(one).path for one in run_folders], out or Path("combined.html"))
+    for sentence in combined["sentence"]:
+        click.echo(str(sentence))
+    click.echo(f"report:  {path}")
 
 
 @cli.command()

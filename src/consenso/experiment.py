@@ -11,21 +11,25 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from consenso.compare import exit_code
+from consenso.compare.freezing import Frozen, freeze, read_frozen, write_frozen
+from consenso.compare.untilverdict import level_of, look_plan, next_seeds
 from consenso.errors import ConfigError, nearest
 from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
 from consenso.preconditions import need_extras
 from consenso.report import write_report
+from consenso.report.paper import write_paper
 from consenso.steps.annotate import annotate, annotate_depends
-from consenso.steps.compare import compare
+from consenso.steps.compare import compare, declared_of
 from consenso.steps.consensus import consensus
 from consenso.steps.data import data
 from consenso.steps.finetune import finetune, finetune_depends
+from consenso.steps.multiverse import multiverse, multiverse_depends
 from consenso.steps.running import Progress, Run
 from consenso.store import RunFolder, digest
 from consenso.tables import TABLES
@@ -73,12 +77,13 @@ def run(
     progress: Progress | None = None,
     base: Path | None = None,
     wait: bool = True,
+    declared: Experiment | None = None,
 ) -> Outcome:
     """Do what is not yet done of an experiment, up to and with the stage `until`, and return its outcome.
 
     `experiment` is an experiment.toml, its content as a mapping, or an `Experiment`; `folder` defaults to runs/<name>;
     relative paths start from the file's folder (`base` overrides it); without `wait`, batch files are submitted, and
-    collected by the next call.
+    collected by the next call. `declared`: the experiment before seeds were added (`run_until_verdict`).
     Raises `ConsensoError`s with one line each; a killed run resumes when called again.
     """
     if until not in (names := [stage.name for stage in STAGES]):
@@ -87,7 +92,7 @@ def run(
     place = RunFolder(folder if folder is not None else Path("runs") / read.name)
     need_extras(read, names[: names.index(until) + 1])
     with place.locked():
-        this = Run(read, place, base or beside, progress or (lambda event: None), wait)
+        this = Run(read, place, base or beside, progress or (lambda event: None), wait, declared)
         place.note("name", read.name)
         place.note("settings", read.model_dump(mode="json"))
         for stage in STAGES:
@@ -96,6 +101,62 @@ def run(
                 break
         _mark_stale(this)
         return outcome(place)
+
+
+def run_until_verdict(
+    experiment: Experiment | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    base: Path | None = None,
+) -> Outcome:
+    """Run with a pilot of seeds, add seeds as `compare.until` declares, stop at a verdict or where seeds cannot help.
+
+    Each decision is noted in run.json under `until_verdict`: seeds, action, reason. A killed run goes on when called
+    again: finished trainings are read and the same decisions are taken. Raises as `run` does.
+    """
+    read, beside = read_experiment(experiment)
+    place, base = RunFolder(folder if folder is not None else Path("runs") / read.name), base or beside
+    rule, planned, decisions = read.compare.until, None, []
+    seeds, level = look_plan(rule)[0] if rule.rule == "looks" else rule.pilot, level_of(rule, read.compare.alpha)
+    while True:
+        chosen = read.with_seeds(seeds, level)
+        found = run(chosen, place.path, until="compare", progress=progress, base=base, declared=read)
+        if not found.verdict:
+            break
+        decision = next_seeds(
+            place.read("comparison"), rule, margin=read.compare.margin, alpha=read.compare.alpha, planned=planned
+        )
+        decisions.append({"seeds": seeds, **asdict(decision), "next": decision.seeds})
+        logger.info("until a verdict: %s at %d seeds: %s", decision.action, seeds, decision.reason)
+        if decision.action == "stop" or decision.seeds <= seeds:
+            break
+        seeds, planned = decision.seeds, decision.seeds
+    place.note("until_verdict", decisions)
+    return run(chosen, place.path, progress=progress, base=base, declared=read)
+
+
+def freeze_experiment(
+    experiment: Experiment | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    base: Path | None = None,
+) -> Frozen:
+    """Write frozen.json into the run folder: what is declared before the first scoring, its hash and the time.
+
+    The data stage runs first, so that texts and split are part of it; votes are too where they exist. Raises
+    `ConfigError` where another declaration was frozen in this folder.
+    """
+    read, beside = read_experiment(experiment)
+    run(read, folder, until="data", progress=progress, base=base or beside)
+    place = RunFolder(folder if folder is not None else Path("runs") / read.name)
+    with place.locked():
+        this = Run(read, place, base or beside, progress or (lambda event: None))
+        frozen = freeze(declared_of(this), scorings=place.record().get("scorings", []))
+        kept = read_frozen(write_frozen(frozen, place.path))
+        place.note("frozen", {"at": kept.at, "hash": kept.hash, "after_scoring": kept.scores_seen})
+    return kept
 
 
 @dataclass(frozen=True)
@@ -153,6 +214,7 @@ def _mark_stale(this: Run) -> None:
 
 def _report(this: Run) -> None:
     write_report(this.folder, settings=this.experiment.report)
+    write_paper(this.folder, settings=this.experiment.report)
 
 
 STAGES = (
@@ -175,24 +237,34 @@ STAGES = (
         consensus,
     ),
     Stage(
-        "finetune", ("texts", "folds", "final_labels", "gold_used", "consensus_gold"), ("arms", "trainings", "curves", "predictions"),
+        "finetune", ("texts", "folds", "votes", "labels", "panels", "final_labels", "gold_used", "consensus_gold"),
+        ("arms", "trainings", "curves", "predictions"),
         finetune_depends,
         finetune,
     ),
     Stage(
-        "compare", ("texts", "folds", "leaks", "votes", "labels", "arms", "trainings", "predictions"),
-        ("guards", "scores", "comparison"),
+        "compare",
+        (
+            "texts", "folds", "leaks", "votes", "labels", "arms", "trainings", "predictions", "panels", "gold_used",
+            "consensus_gold",
+        ),
+        (
+            "guards", "scores", "comparison", "class_differences", "seed_differences", "calibration", "calibration_bins",
+            "learning_curve", "value", "frontier",
+        ),
         lambda this: [
             this.experiment.compare.model_dump(mode="json"), this.experiment.name,
             {name: this.folder.record().get(name) for name in ("labels", "annotate_notes")},
         ],
         compare,
     ),
+    Stage("multiverse", ("texts", "folds", "votes", "variant_votes", "annotators", "gold_used"), ("multiverse",),
+          multiverse_depends, multiverse),
     Stage(
         "report", tuple(TABLES), (),
         lambda this: this.experiment.model_dump(mode="json"),
         _report,
-        ("report.html", "report.md"),
+        ("report.html", "report.md", "paper.md", "paper.tex", "paper.bib"),
     ),
 )  # fmt: skip
 
@@ -207,7 +279,9 @@ def outcome(folder: RunFolder) -> Outcome:
         return Outcome(folder.path, "", OUT_OF_DATE if "compare" in stages else "", place, failed=failed)
     comparison = folder.read("comparison")
     primary = comparison[comparison["is_primary"]].set_index("student")[["verdict", "sentence"]]
-    first, *others = folder.record()["settings"]["finetune"]["students"]
+    listed: list[str] = folder.record()["settings"]["finetune"]["students"]
+    found = map(str, comparison["student"].unique())
+    first, *others = list(dict.fromkeys([*listed, *found]))  # variants last
     said = {student: str(primary.loc[student, "sentence"]) for student in others if student in primary.index}
     if first not in primary.index:
         return Outcome(folder.path, "", "no primary contrast: its arms were not both trained", place, said, failed)

@@ -16,7 +16,8 @@ from consenso.compare import CompareSettings
 from consenso.consensus import ConsensusSettings
 from consenso.data import DataSettings
 from consenso.errors import ConfigError, nearest
-from consenso.finetune import ARMS, FinetuneSettings
+from consenso.finetune import ARMS, FinetuneSettings, is_listed, known_arm
+from consenso.multiverse import MultiverseSettings
 from consenso.report import ReportSettings
 from consenso.settings import Settings
 
@@ -36,24 +37,39 @@ class Experiment(Settings):
     """Which students are trained on which labels, and how often."""
     compare: CompareSettings = Field(default_factory=CompareSettings)
     """Metric, margin and primary contrast: declared before anything is scored."""
+    multiverse: MultiverseSettings | None = None
+    """Which choices are varied, to see whether the verdict hangs on one of them; none by default."""
     report: ReportSettings = Field(default_factory=ReportSettings)
     """What the report shows."""
 
     @model_validator(mode="after")
     def _compared_arms_are_trained(self) -> Self:
         """A misspelt arm must be found before hours of training, not after."""
-        trained = {arm for student in self.finetune.students for arm in self.finetune.for_student(student).arms}
+        trained = [arm for study in self.finetune.studies() for arm in study.settings.arms]
         asked = [
             self.compare.arm,
             self.compare.control,
             *(a for c in self.compare.contrasts for a in (c.arm, c.control)),
         ]
         for arm in asked:
-            if arm not in ARMS:
+            if not known_arm(arm):
                 raise ValueError(f"compare: unknown arm {arm!r}; choose from {', '.join(ARMS)}.{nearest(arm, ARMS)}")
-            if arm not in trained and (arm in asked[2:] or {"consensus", "gold-aligned"} != set(asked[:2])):
+            if not is_listed(arm, trained) and (arm in asked[2:] or {"consensus", "gold-aligned"} != set(asked[:2])):
                 raise ValueError(f"compare: arm {arm!r} is compared but not trained; add it to finetune.arms")
         return self
+
+    def with_seeds(self, seeds: int, alpha: float | None = None) -> Self:
+        """Return the experiment with S seeds, 1 … S or the first S of its list, and perhaps another level of the test."""
+        listed = self.finetune.seeds
+        chosen = (
+            seeds
+            if isinstance(listed, int)
+            else (*listed, *(s for s in range(1, seeds + 1 + len(listed)) if s not in listed))[:seeds]
+        )
+        changes: dict[str, Any] = {"finetune": self.finetune.model_copy(update={"seeds": chosen})}
+        if alpha is not None:
+            changes["compare"] = self.compare.model_copy(update={"alpha": alpha})
+        return self.model_copy(update=changes)
 
     def by_batch(self) -> Self:
         """Return the experiment with its LLM annotators asked by batch files, where their endpoints take them."""

@@ -43,6 +43,19 @@ def tfidf_features(train_counts: Any, *other_counts: Any) -> tuple[Any, ...]:
     return tuple(weighing.transform(counts[:, seen]) for counts in (train_counts, *other_counts))
 
 
+def word_features(texts: Sequence[str]) -> Any:
+    """Return TF-IDF (n × terms) of words without English stop words, at least two texts per term, sublinear, unit rows.
+
+    None where no word stands in two texts.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        return TfidfVectorizer(stop_words="english", min_df=2, sublinear_tf=True).fit_transform(texts)
+    except ValueError:  # an empty vocabulary, or no term left
+        return None
+
+
 def linear_model(
     features: Any, codes: np.ndarray, *, C: float = 1.0, weights: np.ndarray | None = None, start: Any = None
 ) -> Any:

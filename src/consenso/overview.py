@@ -29,7 +29,7 @@ from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_labels
 from consenso.steps.annotate import asked_ids, examples_of, vote_log_path
-from consenso.steps.finetune import arms_of
+from consenso.steps.finetune import arms_of, before_votes, labels_to_train_on, votes_and_panels
 from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.tables import VOTE_STATUSES
@@ -68,11 +68,11 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
 
 
 def describe_data(folder: RunFolder) -> pd.DataFrame:
-    """Return label × part: how many texts; one more row for the texts the leakage guard removed."""
+    """Return label × part: how many texts, in the first fold where there are several; `attrs["leaks"]`: texts removed."""
     import pandas as pd
 
     texts, folds, leaks = (folder.read(name) for name in ("texts", "folds", "leaks"))
-    placed = texts.merge(folds, on="text_id", how="left")
+    placed = texts.merge(folds[folds["fold"] == folds["fold"].min()], on="text_id", how="left")
     placed["part"] = placed["part"].fillna("left out")
     counted = pd.crosstab(placed["gold"].fillna("(no gold)"), placed["part"])
     counted = counted.reindex(columns=[p for p in ("train", "dev", "test", "left out") if p in counted])
@@ -169,9 +169,9 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
 
     texts, folds, votes, labels = (folder.read(name) for name in ("texts", "folds", "votes", "labels"))
     schema = LabelSchema.from_records(folder.record()["labels"])
-    seen = set(folds.loc[folds["part"] != "test", "text_id"])
+    tested = set(folds.loc[folds["part"] == "test", "text_id"])
     gold = texts.set_index("text_id")["gold"]
-    gold = gold[gold.index.isin(seen)].dropna()
+    gold = gold[gold.index.isin(set(folds["text_id"]) - tested)].dropna()
     rows: list[dict[str, Any]] = []
     each: dict[str, list[dict[str, Any]]] = {}
     if len(gold):
@@ -233,13 +233,18 @@ def describe_trainings(folder: RunFolder) -> pd.DataFrame:
 
 def describe_comparison(folder: RunFolder) -> pd.DataFrame:
     """Return the contrasts of the declared metric: difference and intervals in percentage points, and the verdict."""
-    comparison = folder.read("comparison")
-    metric = folder.record()["settings"]["compare"]["metric"]
+    return contrast_rows(folder.read("comparison"), folder.record()["settings"]["compare"]["metric"])
+
+
+def contrast_rows(comparison: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the contrasts of one metric over all test texts, primary ones first: points, intervals, verdict."""
     rows = comparison[(comparison["metric"] == metric) & (comparison["scope"] == "all")].copy()
     for column in ("difference", "low", "high"):
         rows[f"{column}_pp"] = 100 * rows[column]
     columns = ["student", "contrast", "difference_pp", "low_pp", "high_pp", "p_holm", "verdict"]
-    return rows.sort_values(["student", "is_primary"], ascending=[True, False])[columns]
+    if (rows["attempt"] == "rescue").any():
+        columns.insert(2, "attempt")
+    return rows.sort_values(["student", "is_primary"], ascending=[True, False], kind="stable")[columns]
 
 
 def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
@@ -252,15 +257,18 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
     this = Run(experiment, folder, base, lambda event: None)
     known = all(is_current(stage, this) for stage in STAGES if stage.name in {"data", "annotate", "consensus"})
     if known:
-        texts, folds, labels = (folder.read(name) for name in ("texts", "folds", "final_labels"))
+        texts, folds, labels = folder.read("texts"), folder.read("folds"), labels_to_train_on(folder)
+        made_of = votes_and_panels(this, texts)
         schema = LabelSchema.from_records(folder.record()["labels"])
     else:
         loaded = read_dataset(experiment.data, base)
         texts, schema = loaded.texts, need_labels(loaded.labels)
         settings = experiment.data
         folds, _ = make_folds(
-            texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off"
-        )
+            texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off",
+            folds=settings.folds, given=loaded.folds,
+        )  # fmt: skip
+        made_of = {}
         stand_in = [
             schema.names[i % len(schema)] for i in range(len(texts))
         ]  # where gold is missing, any label will do
@@ -268,9 +276,10 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
             label=texts["gold"].fillna(pd.Series(stand_in, index=texts.index)), source="consensus", is_problematic=False
         )
     rows = []
-    for student in experiment.finetune.students:
-        choice = experiment.finetune.for_student(student)
-        arms = arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
+    for study in experiment.finetune.studies():
+        student, choice = study.student, study.settings
+        only = None if known else before_votes(choice)
+        arms = arms_of(study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only, **made_of)
         pieces = plan_arms(
             arms, texts[["text_id", "text"]], folds,
             student=student, recipe=choice.recipe, schema=schema, folder=folder,
@@ -282,7 +291,7 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
                 "known": known,
                 "to_do": sum(not piece.done for piece in training),
                 "done": sum(piece.done for piece in training),
-                "runs": len(arms[["arm", "seed"]].drop_duplicates()),
+                "runs": len(arms[["arm", "fold", "seed"]].drop_duplicates()),
                 "seconds": sum(piece.seconds for piece in pieces)
                 / min(experiment.finetune.workers, os.cpu_count() or 1),
                 "disk_bytes": sum(piece.bytes for piece in pieces),

@@ -84,6 +84,8 @@ def describe(event: dict[str, Any]) -> str:
         return f"{stage:<10} done in {event['seconds']:.1f} s"
     if event["event"] == "advance" and event["step"] == "answers":
         return f"{stage:<10} {_answers(event)}"
+    if event["event"] == "advance" and event["step"] == "specifications":
+        return f"{stage:<10} {event['done']}/{event['total']} specifications"
     if event["event"] == "advance":
         what = "trainings" if event["step"] == stage else "texts prepared"
         return f"{stage:<10} {event['student']}: {event['done']}/{event['total']} {what}, {event['seconds']:.0f} s"

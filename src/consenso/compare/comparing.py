@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from consenso.compare.contrasts import Contrast, choose_contrasts, left_out
-from consenso.compare.evidence import Evidence, failed_trainings
+from consenso.compare.bootstrap import bootstrap_rows
+from consenso.compare.contrasts import Contrast
+from consenso.compare.evidence import Evidence
+from consenso.compare.folds import FOLDS_FOR_ONE_SEED
 from consenso.compare.guards import failures, judge_guards
-from consenso.compare.metrics import METRICS, per_item
-from consenso.compare.paired import TwoWay, holm, two_way, unknown_result
-from consenso.compare.runs import Pair, Runs, pair_arms, read_runs
-from consenso.compare.verdict import INVALID, NO_VERDICT, Failure, Replication, judge, sentence
-from consenso.errors import ConfigError, nearest
+from consenso.compare.measuring import Measured, Values, measure, values_of
+from consenso.compare.metrics import choose_metrics
+from consenso.compare.needs import detectable_difference
+from consenso.compare.paired import holm
+from consenso.compare.questions import Contrasts, Question, ask, runs_of, scopes_of
+from consenso.compare.runs import Runs
+from consenso.compare.verdict import FILTERS, INVALID, NO_VERDICT, Failure, Replication, judge, sentence
+from consenso.errors import ConfigError
 from consenso.labels import LabelSchema
 from consenso.tables import COMPARISON, GUARDS, TRAININGS, check
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 logger = logging.getLogger(__name__)
@@ -35,43 +39,19 @@ class _Terms:
 
     metric: str
     margin: float
-    level: float
+    alpha: float
     dataset: str
     replication: Replication
     guards: pd.DataFrame
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One contrast of one student on one set of test texts, its arms lined up."""
-
-    student: str
-    attempt: str
-    contrast: Contrast
-    scope: str
-    is_first: bool
-    pair: Pair
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The answer to a question in one metric, before its verdict."""
-
-    question: _Question
-    metric: str
-    result: TwoWay
-    arm_mean: float = math.nan
-    control_mean: float = math.nan
-    seeds_better: float = math.nan
-
-
 def compare_arms(
-    predictions: pd.DataFrame,
-    gold: pd.Series | pd.DataFrame,
+    predictions: pd.DataFrame | Runs,
+    gold: pd.Series | pd.DataFrame | None = None,
     *,
     metric: str = "macro_f1",
     margin: float = 0.02,
-    contrasts: Sequence[Contrast | tuple[str, str] | str] | None = None,
+    contrasts: Contrasts = None,
     primary: Contrast | tuple[str, str] | str | None = None,
     schema: LabelSchema | None = None,
     trainings: pd.DataFrame | None = None,
@@ -79,104 +59,108 @@ def compare_arms(
     dataset: str = "data",
     replication: Replication = "seed",
     strata: pd.Series | None = None,
-    level: float = 0.95,
+    alpha: float = 0.05,
+    metrics: Sequence[str] | None = None,
+    bootstrap: int = 0,
+    train_sizes: Mapping[int, float] | None = None,
 ) -> pd.DataFrame:
     """Compare arms on human-labelled test texts and return the COMPARISON table, one verdict and sentence per row.
 
-    `predictions`: PREDICTIONS (at least arm, seed, text_id, predicted; only part test is read). `gold`: a Series by
-    text_id, or a frame with text_id and gold. `contrasts`: pairs (arm, control), the first one primary; by default
-    every decomposition whose arms exist, with consensus − gold-aligned primary. `margin` and all figures are shares
-    (0.02 is 2 pp). `guards`: what `check_guards` returned; without it the guards run on predictions and trainings
-    alone, and `attrs["guards"]` keeps what they found. `replication`: "bootstrap" where a seed stands for a resample of
-    the training texts. `strata`: a Series by text_id; each of its values becomes a further scope.
+    `predictions`: PREDICTIONS (at least arm, seed, text_id, predicted; only part test is read), or what `read_runs`
+    returned. `gold`: a Series by text_id, or a frame with text_id and gold. `contrasts`: pairs (arm, control), the
+    first one primary; by default every decomposition whose arms exist, with consensus − gold-aligned primary. `margin`
+    and all figures are shares (0.02 is 2 pp). `guards`: what `check_guards` returned; without it the guards run on
+    predictions and trainings alone, and `attrs["guards"]` keeps what they found. `replication`: "bootstrap" where a
+    seed stands for a resample of the training texts. `strata`: a Series by text_id; each value is a further scope.
+    `alpha`: low and high are the ends of the interval at 1 − alpha, low90 and high90 those at 1 − 2·alpha.
+    `metrics`: further metrics (METRICS, or 'module:function') in place of macro-F1 and accuracy. `bootstrap`: draws of
+    the crossed bootstrap for all contrasts and metrics over all test texts; 0: none. `train_sizes`: fold → number of
+    training texts, where `trainings` does not say.
 
-    Every contrast is computed in both metrics, paired by seed and text id; copies of a seed are left out. Holm's
-    adjustment covers the secondary contrasts, per student and metric. A contrast that was asked for and whose arms a
-    student lacks is left out with a warning; without any contrast the table is empty. Raises `ConfigError` for an
-    unknown metric, or an arm that no student has and that is no standard one, `DataError` for a wrong table.
+    Where folds have test texts of their own the interval is over folds (Nadeau–Bengio), else over seeds × texts, paired
+    by seed and text id; copies of a seed are left out. Holm's adjustment covers the secondary contrasts, per student
+    and metric. A contrast that was asked for and whose arms a student lacks is left out with a warning; without any
+    contrast the table is empty. Raises `ConfigError` for an unknown metric, or an arm that no student has and that is
+    no standard one, `DataError` for a wrong table.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; choose one of {sorted(METRICS)}.{nearest(metric, METRICS)}")
-    if not 0 < margin < 1:
-        raise ConfigError(
-            f"the margin is a share between 0 and 1, so that 0.02 means 2 percentage points; found {margin!r}"
-        )
-    runs = read_runs(predictions, gold, schema)
+    names = choose_metrics(metric, metrics)
+    _check_shares(margin, alpha)
+    runs = runs_of(predictions, gold, schema)
     trainings = None if trainings is None else check(trainings, TRAININGS)
     if guards is None:
         asked = None if contrasts is None else tuple(contrasts)
         guards = judge_guards(Evidence(runs, schema, None, trainings=trainings, metric=metric, margin=margin,
                                        contrasts=asked, primary=primary))  # fmt: skip
-    terms = _Terms(metric, margin, level, dataset, replication, check(guards, GUARDS))
-    failed, scopes = failed_trainings(trainings), _scopes(runs, strata)
-    everywhere = {name for there in runs.rows.values() for name in there}
-    rows: list[dict[str, Any]] = []
-    for student, attempt in sorted(runs.rows):
-        arms = runs.arms(student, attempt)
-        chosen, first = choose_contrasts(arms, contrasts, primary, everywhere)
-        _say_what_is_left_out(student, arms, contrasts, primary)
-        questions = [
-            _Question(student, attempt, contrast, scope, contrast == first,
-                      pair_arms(runs, arms, contrast, failed=failed.get(student, ()), items=mask))
-            for contrast in chosen for scope, mask in scopes
-        ]  # fmt: skip
-        measured = [_measure(question, name, level) for question in questions for name in sorted(METRICS)]
-        rows += [_judge(row, p_holm, terms) for row, p_holm in zip(measured, _adjust(measured))]
+    terms = _Terms(metric, margin, alpha, dataset, replication, check(guards, GUARDS))
+    questions = ask(
+        runs, contrasts=contrasts, primary=primary, trainings=trainings, scopes=scopes_of(runs, strata),
+        train_sizes=train_sizes,
+    )  # fmt: skip
+    kept: Values = {}
+    measured = [measure(question, name, alpha, kept) for question in questions for name in names]
+    drawn = _bootstrapped(measured, len(runs.items), bootstrap, alpha, kept)
+    rows = [
+        {**_judged(row, p_holm, terms), "boot_low": low, "boot_high": high}
+        for row, p_holm, (low, high) in zip(measured, _adjust(measured), drawn)
+    ]
     return _as_table(rows, guards)
 
 
-def _say_what_is_left_out(student: str, arms: Collection[str], contrasts: Any, primary: Any) -> None:
-    for contrast in left_out(arms, contrasts, primary):
-        lacking = ", ".join(name for name in contrast.arms if name not in arms)
-        logger.warning("%s: %s is left out, because there are no predictions of %s", student, contrast.name, lacking)
+def _check_shares(margin: float, alpha: float) -> None:
+    if not 0 < margin < 1:
+        raise ConfigError(
+            f"the margin is a share between 0 and 1, so that 0.02 means 2 percentage points; found {margin!r}"
+        )
+    if not 0 < alpha < 0.5:
+        raise ConfigError(f"alpha is the level of the test, between 0 and .5, 0.05 unless you say so; found {alpha!r}")
 
 
-def _scopes(runs: Runs, strata: pd.Series | None) -> list[tuple[str, np.ndarray | None]]:
-    """(name, mask of the test texts): all of them, then each stratum."""
-    if strata is None:
-        return [("all", None)]
-    strata = strata.dropna()
-    values = strata.set_axis(strata.index.map(str)).reindex(runs.items)
-    named = [(f"{strata.name or 'stratum'} {value}", (values == value).to_numpy()) for value in sorted(strata.unique())]
-    return [("all", None), *((name, mask) for name, mask in named if mask.any())]
+def _bootstrapped(
+    measured: list[Measured], items: int, draws: int, alpha: float, kept: Values
+) -> list[tuple[float, float]]:
+    """The bootstrap interval of each row over all test texts with seeds to draw from; NaN for the others."""
+    found = [(math.nan, math.nan)] * len(measured)
+    places = [
+        place for place, row in enumerate(measured)
+        if draws and row.question.scope == "all" and not math.isnan(row.result.se) and row.result.k is None
+    ]  # fmt: skip
+    if places:
+        rows = []
+        for place in places:
+            B, A = values_of(measured[place].question, measured[place].metric, kept)
+            rows.append((B - A, measured[place].question.pair.places))
+        for place, ends in zip(places, bootstrap_rows(rows, items, draws=draws, alpha=alpha)):
+            found[place] = ends
+    return found
 
 
-def _measure(question: _Question, metric: str, level: float) -> _Measured:
-    import numpy as np
+def _adjust(rows: list[Measured]) -> list[float]:
+    """Holm's p of the secondary contrasts over all test texts; NaN outside the families.
 
-    pair = question.pair
-    if not pair.seeds or not len(pair.gold):
-        return _Measured(question, metric, unknown_result(len(pair.seeds), len(pair.gold)))
-    B, A = per_item(pair.arm, pair.gold, metric), per_item(pair.control, pair.gold, metric)
-    D = B - A
-    seeds = D.mean(axis=1)
-    result = two_way(D.mean(axis=0) if pair.same_in_all_seeds else D, level)  # copies of a seed are no replication
-    better = float(np.mean((seeds > 0) + 0.5 * (seeds == 0)))
-    return _Measured(question, metric, result, float(B.mean()), float(A.mean()), better)
-
-
-def _adjust(rows: list[_Measured]) -> list[float]:
-    """Holm's p of the secondary contrasts over all test texts, one family per metric; NaN outside the families."""
+    One family per student, attempt and metric.
+    """
     adjusted = [math.nan] * len(rows)
-    for metric in METRICS:
-        family = [
-            place for place, row in enumerate(rows)
-            if row.metric == metric and row.question.scope == "all" and not row.question.is_first
-            and row.question.contrast.effect not in UNADJUSTED
-        ]  # fmt: skip
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        question = row.question
+        if question.scope == "all" and not question.is_first and question.contrast.effect not in UNADJUSTED:
+            families.setdefault((question.student, question.attempt, row.metric), []).append(place)
+    for family in families.values():
         for place, p in zip(family, holm([rows[place].result.p for place in family])):
             adjusted[place] = p
     return adjusted
 
 
-def _judge(row: _Measured, p_holm: float, terms: _Terms) -> dict[str, Any]:
+def _judged(row: Measured, p_holm: float, terms: _Terms) -> dict[str, Any]:
     question, result, contrast = row.question, row.result, row.question.contrast
-    flaws = [*failures(terms.guards, question.student, contrast), *_own_failures(question)]
+    flaws = [*failures(terms.guards, question.student, contrast, question.attempt), *own_failures(question)]
     flaws = list({flaw.guard: flaw for flaw in reversed(flaws)}.values())[::-1]
-    verdict = judge(result, terms.margin, flaws, p_holm=p_holm, replication=terms.replication)
+    replication: Replication = "fold" if question.pair.parts() else terms.replication
+    verdict = judge(result, terms.margin, flaws, p_holm=p_holm, replication=replication, alpha=terms.alpha)
     said = sentence(
-        verdict, result, contrast,
-        metric=row.metric, margin=terms.margin, scope=question.scope, replication=terms.replication,
+        verdict, result, contrast, metric=row.metric, margin=terms.margin, scope=question.scope,
+        replication=replication, alpha=terms.alpha,
+        replaced=None if question.replaced is None else len(question.replaced),
     )  # fmt: skip
     headline = question.is_first and question.scope == "all" and question.attempt == "as_run"
     return {
@@ -187,28 +171,32 @@ def _judge(row: _Measured, p_holm: float, terms: _Terms) -> dict[str, Any]:
         "se": result.se, "df": result.df, "low": result.low, "high": result.high, "low90": result.low90,
         "high90": result.high90, "p": result.p, "p_holm": p_holm, "margin": terms.margin, "verdict": verdict.word,
         "reason": verdict.reason, "sentence": said, "seeds_better": row.seeds_better, "S": result.S, "n": result.n,
-        "sd_seed": result.sd_seed, "sd_item": result.sd_item, "sd_error": result.sd_error,
+        "sd_seed": result.sd_seed, "sd_item": result.sd_item, "sd_error": result.sd_error, "alpha": terms.alpha,
+        "replication": replication, "k": result.k,
+        "detectable": detectable_difference(result.se, result.df, terms.alpha),
     }  # fmt: skip
 
 
-def _own_failures(question: _Question) -> Iterator[Failure]:
-    """What pairing itself found, so that no table of guards can hide it."""
-    both = f"{question.contrast.arm} and {question.contrast.control}"
-    if unequal := question.pair.unequal_items:
+def own_failures(question: Question) -> Iterator[Failure]:
+    """Yield what pairing itself found, so that no table of guards can hide it."""
+    both, pair = f"{question.contrast.arm} and {question.contrast.control}", question.pair
+    if unequal := pair.unequal_items:
         yield Failure("alignment", f"{unequal} test text(s) are not predicted by every run of {both}", INVALID)
-    elif not question.pair.seeds:
+    elif not pair.seeds:
         yield Failure("alignment", f"{both} share no seed", INVALID)
-    elif question.contrast.effect == "filtering effect" and bool((question.pair.arm == question.pair.control).all()):
+    elif question.replaced_in_one:
+        yield Failure("alignment", f"the rescue of {both} replaces other seeds in {question.replaced_in_one}", INVALID)
+    elif question.contrast.effect in FILTERS and bool((pair.arm == pair.control).all()):
         yield Failure("", "no text was filtered out, so the two arms are the same", NO_VERDICT)
-    if same := question.pair.same_in_all_seeds:
+    if (same := pair.same_in_all_seeds) and len(pair.parts()) < FOLDS_FOR_ONE_SEED:
         yield Failure("seeds differ", f"all seeds of {', '.join(same)} give the same predictions", NO_VERDICT)
 
 
 def _as_table(rows: list[dict[str, Any]], guards: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(rows).astype({"effect": object}) if rows else _empty()
-    frame = check(frame, COMPARISON).sort_values("is_primary", ascending=False, kind="stable", ignore_index=True)
+    frame = check(pd.DataFrame(rows).astype({"effect": object, "k": "float64"}) if rows else _empty(), COMPARISON)
+    frame = frame.sort_values("is_primary", ascending=False, kind="stable", ignore_index=True)
     frame.attrs["guards"] = guards.astype(object).where(guards.notna(), None).to_dict("records")
     words = frame.loc[frame["is_primary"], "verdict"].tolist()
     logger.info("compared %d contrasts; primary: %s", frame["contrast"].nunique(), ", ".join(words) or "none")
@@ -220,5 +208,6 @@ def _empty() -> pd.DataFrame:
     import pandas as pd
 
     kinds = {"text": "str", "integer": "int64", "number": "float64", "flag": "bool"}
-    types = {name: kinds[column.kind] for name, column in COMPARISON.columns.items()} | {"effect": "object"}
+    types = {name: kinds[column.kind] for name, column in COMPARISON.columns.items()}
+    types |= {"effect": "object", "k": "float64"}
     return pd.DataFrame({name: pd.Series([], dtype=kind) for name, kind in types.items()})

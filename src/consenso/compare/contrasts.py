@@ -59,6 +59,19 @@ CONTRASTS = (
         "consensus-kept", "gold-aligned", "label and filtering effect",
         "trained on consensus labels without the problematic texts instead of human labels with them",
     ),
+    Contrast("consensus-soft", "consensus", "soft-label effect", "trained on the shares of votes instead of one label"),
+    Contrast(
+        "perspectivist", "consensus-repeated", "perspectivist effect",
+        "trained on every annotator's label instead of the consensus label as many times",
+    ),
+    Contrast(
+        "consensus-selected", "consensus-selected-random", "selection effect",
+        "trained on selected texts instead of as many random ones",
+    ),
+    Contrast(
+        "gold-noised", "consensus", "cost of the error's structure",
+        "trained on human labels with as many random errors instead of consensus labels",
+    ),
     Contrast("gold", "floor", "sanity", "trained on human labels instead of always giving the commonest one"),
 )  # fmt: skip
 """The primary contrast first, then the decompositions; a comparison reports those whose arms were trained."""
@@ -66,6 +79,34 @@ CONTRASTS = (
 
 STANDARD_ARMS = frozenset({name for contrast in CONTRASTS for name in contrast.arms} | {*FLOORS, "permuted"})
 """Arms whose names are known: one that a student did not train is left out; any other name must be there."""
+
+
+NUMBERED = ("gold@", "consensus+", "single:", "panel:")
+"""How the names of standard arms with a number or an annotator in them begin."""
+
+
+def contrasts_of(arms: Collection[str]) -> list[Contrast]:
+    """Return `CONTRASTS` and those that arms with a number or an annotator in their names stand in, both arms or not."""
+    found = [*CONTRASTS]
+    for arm in sorted(arms):
+        head, _, rest = arm.partition(":")
+        if head == "single":
+            phrase = f"trained on the panel's consensus labels instead of those of {rest} alone"
+            found.append(Contrast("consensus", arm, "panel effect", phrase))
+        elif head.startswith("consensus+") and not rest:
+            count = f"{head.removeprefix('consensus+')} human corrections"
+            found += [
+                Contrast(arm, "consensus", "review effect", f"trained on consensus labels with {count} instead of none"),
+                Contrast(arm, f"{arm}:random", "review order effect",
+                         f"trained with {count} of the most doubtful texts instead of random ones"),
+            ]  # fmt: skip
+    return [contrast for contrast in found if contrast.effect != "sanity"] + [
+        contrast for contrast in found if contrast.effect == "sanity"
+    ]
+
+
+def _is_standard(arm: str) -> bool:
+    return arm in STANDARD_ARMS or arm.startswith(NUMBERED)
 
 
 def read_contrast(given: Contrast | tuple[str, str] | str) -> Contrast:
@@ -76,7 +117,7 @@ def read_contrast(given: Contrast | tuple[str, str] | str) -> Contrast:
     if len(parts) != 2 or not all(part.strip() for part in parts):
         raise ConfigError(f"a contrast names two arms, like ('consensus', 'gold-aligned'); found {given!r}")
     arm, control = (part.strip() for part in parts)
-    known = [contrast for contrast in CONTRASTS if (contrast.arm, contrast.control) == (arm, control)]
+    known = [contrast for contrast in contrasts_of((arm, control)) if contrast.arms == (arm, control)]
     return known[0] if known else Contrast(arm, control)
 
 
@@ -88,26 +129,28 @@ def choose_contrasts(
 ) -> tuple[list[Contrast], Contrast | None]:
     """Return the contrasts to report, the primary one first, and the primary one (None where its arms are not there).
 
-    `arms`: those of one student; `elsewhere`: those of all students. By default all of `CONTRASTS` whose arms exist.
+    `arms`: those of one student; `elsewhere`: those of all students. By default all of `contrasts_of` whose arms exist.
     Without `primary` the first contrast asked for is primary. A contrast whose arms this student lacks is left out (a
     primary one: then there is no headline), so the list may be empty. Raises `ConfigError` for an arm that no student
-    has and that is none of `STANDARD_ARMS`, and where no arm has a standard name and no contrast is asked for.
+    has and that is no standard name, and where no arm has a standard name and no contrast is asked for.
     """
     first, wanted = _wanted(contrasts, primary)
     known = {*arms, *elsewhere}
     for contrast in wanted:
         for name in contrast.arms:
-            if name not in known | STANDARD_ARMS:
+            if name not in known and not _is_standard(name):
                 hint = nearest(name, sorted(known | STANDARD_ARMS))
                 raise ConfigError(
                     f"contrast {contrast.name}: no predictions of arm {name!r}; found {sorted(known)}.{hint}"
                 )
-    if not contrasts and first in CONTRASTS and not known & STANDARD_ARMS:
+    if not contrasts and first in CONTRASTS and not any(map(_is_standard, known)):
         raise ConfigError(
             f"no contrast to compute among the arms {sorted(known)}; name one: contrasts=[('arm', 'control')]"
         )
     chosen = [
-        contrast for contrast in (wanted if contrasts else [*CONTRASTS, first]) if set(contrast.arms) <= set(arms)
+        contrast
+        for contrast in (wanted if contrasts else [*contrasts_of(arms), first])
+        if set(contrast.arms) <= set(arms)
     ]
     chosen = sorted(dict.fromkeys(chosen), key=lambda contrast: contrast != first)
     return chosen, first if first in chosen else None

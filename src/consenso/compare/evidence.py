@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from consenso.compare.arm_rows import ArmRows, read_rows
 from consenso.compare.contrasts import FLOORS, Contrast, choose_contrasts
+from consenso.compare.folds import FOLDS_FOR_ONE_SEED, nadeau_bengio
 from consenso.compare.metrics import per_item
 from consenso.compare.paired import TwoWay, two_way
+from consenso.compare.promises import base_student
 from consenso.compare.runs import Pair, Runs, Seed, pair_arms
 from consenso.labels import LabelSchema
 
@@ -30,7 +33,7 @@ class Finding:
     reason: str
     """What was found, in words; for not_checked: what was missing."""
     figures: dict[str, Any] = field(default_factory=dict)
-    """The numbers. `contrasts` lists the contrasts a failure concerns; without it, it concerns all."""
+    """The numbers. `contrasts` lists the contrasts a failure concerns, `attempt` the analysis; without them, all."""
     scope: str = "all"
     """`all`, or the student it concerns."""
 
@@ -57,10 +60,16 @@ class Evidence:
     """TRAININGS: how each run ended."""
     dev: pd.DataFrame | None = None
     """PREDICTIONS of part dev."""
-    expected: frozenset[str] | None = None
-    """Ids of the test texts that have gold, all of which are to be predicted; None: not known."""
+    expected: Mapping[int, frozenset[str]] | None = None
+    """Fold → ids of its test texts that have gold, all of which are to be predicted; None: not known."""
     labels: pd.DataFrame | None = None
     """LABELS."""
+    votes: pd.DataFrame | None = None
+    """VOTES: what arms of single votes are held against."""
+    gold_used: frozenset[str] | None = None
+    """Ids of the texts whose gold helped to make labels; they may train no aligned arm."""
+    gold_dev: frozenset[str] = frozenset()
+    """Students whose declared variation chooses states with gold dev labels, in every arm."""
     metric: str = "macro_f1"
     """The primary metric."""
     margin: float = 0.02
@@ -79,6 +88,12 @@ class Evidence:
     """Hash of what was declared when the first test score was seen."""
     hash: str | None = None
     """Hash of what is declared now."""
+    first_declared: Mapping[str, Any] | None = None
+    """What was declared when the first test score was seen (`declare`)."""
+    declared: Mapping[str, Any] | None = None
+    """What is declared now."""
+    frozen: Mapping[str, Any] | None = None
+    """The record of a freeze, as `frozen.json` holds it."""
 
     def chosen(self, student: str) -> tuple[list[Contrast], Contrast | None]:
         """Return the student's reported contrasts and its primary one."""
@@ -103,21 +118,29 @@ class Evidence:
         """Student → (arm, seed) of the as-run trainings that are recorded as failed."""
         return failed_trainings(self.trainings)
 
-    def arms_of(self, student: str) -> pd.DataFrame | None:
-        """Return the rows of the arms table that hold for a student: its own, and those of all students."""
-        return None if self.arms is None else self.arms[self.arms["student"].isin([student, "all"])]
+    @cached_property
+    def rows(self) -> ArmRows | None:
+        """The arms table as numbers."""
+        return None if self.arms is None else read_rows(self.arms)
+
+    def arms_of(self, student: str) -> ArmRows | None:
+        """Return the rows of the arms table that hold for a student: its own or its base student's, and those of all."""
+        if self.rows is None:
+            return None
+        if student not in self._rows_of:
+            known = set(self.rows.students)
+            name = student if student in known else base_student(student)
+            self._rows_of[student] = self.rows.of_student(name)
+        return self._rows_of[student]
+
+    @cached_property
+    def _rows_of(self) -> dict[str, ArmRows]:
+        return {}
 
     def planned(self, student: str) -> set[tuple[str, Seed]]:
         """Return (arm, seed) of every training that the arms table asks for, under both forms of a seed."""
-        if self.arms is None:
-            return set()
-        return _both_forms(self.pieces[self.pieces["student"].isin([student, "all"])])
-
-    @cached_property
-    def pieces(self) -> pd.DataFrame:
-        """The distinct student, arm, fold and seed of the arms table."""
-        assert self.arms is not None
-        return self.arms[["student", "arm", "fold", "seed"]].drop_duplicates()
+        rows = self.arms_of(student)
+        return set() if rows is None else _both_forms([(arm, *piece) for arm, piece in rows.planned()])
 
     def pair(self, student: str, arm: str, control: str) -> Pair:
         """Return two arms of a student on the seeds and items they share."""
@@ -126,11 +149,18 @@ class Evidence:
         )
 
     def difference(self, student: str, arm: str, control: str) -> TwoWay | None:
-        """Return the two-way result of arm minus control in the primary metric; None where they share no seed."""
+        """Return the two-way result of arm minus control in the primary metric; None where they share no seed.
+
+        One seed in several folds: the result over folds.
+        """
         pair = self.pair(student, arm, control)
         if not pair.seeds or not len(pair.gold):
             return None
-        return two_way(per_item(pair.arm, pair.gold, self.metric) - per_item(pair.control, pair.gold, self.metric))
+        D = per_item(pair.arm, pair.gold, self.metric) - per_item(pair.control, pair.gold, self.metric)
+        if len(pair.seeds) == 1 and len(parts := pair.parts()) >= FOLDS_FOR_ONE_SEED:
+            folds = [float(D[:, part].mean()) for part in parts.values()]
+            return nadeau_bengio(folds, 1 / (len(folds) - 1), n=len(pair.gold))
+        return two_way(D)
 
     def better_floor(self, student: str, arm: str) -> tuple[str, TwoWay] | None:
         """Return the floor that comes closest to the arm, and arm minus that floor; None where there is no floor."""
@@ -150,10 +180,12 @@ def failed_trainings(trainings: pd.DataFrame | None) -> dict[str, set[tuple[str,
     if trainings is None:
         return {}
     rows = trainings[(trainings["status"] == "failed") & (trainings["attempt"] == "as_run")]
-    return {str(student): _both_forms(given) for student, given in rows.groupby("student")}
+    return {
+        str(student): _both_forms(list(zip(given["arm"].map(str), given["fold"], given["seed"])))
+        for student, given in rows.groupby("student")
+    }
 
 
-def _both_forms(pieces: pd.DataFrame) -> set[tuple[str, Seed]]:
-    """(arm, seed) and (arm, (fold, seed)) of each row."""
-    rows = [(str(arm), int(fold), int(seed)) for arm, fold, seed in zip(pieces["arm"], pieces["fold"], pieces["seed"])]
-    return {(arm, seed) for arm, _, seed in rows} | {(arm, (fold, seed)) for arm, fold, seed in rows}
+def _both_forms(runs: Collection[tuple[str, int, int]]) -> set[tuple[str, Seed]]:
+    """(arm, seed) and (arm, (fold, seed)) of each (arm, fold, seed)."""
+    return {(arm, int(seed)) for arm, _, seed in runs} | {(arm, (int(fold), int(seed))) for arm, fold, seed in runs}

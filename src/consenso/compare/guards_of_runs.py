@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS
 from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
-from consenso.compare.metrics import per_item
 from consenso.compare.paired import TwoWay
+from consenso.compare.promises import may_collapse
 from consenso.compare.runs import without_copies
 from consenso.compare.verdict import signed
 from consenso.intervals import wilson
@@ -44,9 +45,15 @@ def _collapse(evidence: Evidence, student: str) -> Finding:
         few = ", few enough to go on" if any(k for k, _ in counts.values()) else ""
         return Finding("warned" if few else "passed", f"{said}{few}{basis}", figures, student)
     where = "the primary contrast" if primary and primary.name in unstable else ", ".join(unstable)
-    alone = "; with so few seeds one already ends it" if max(runs for _, runs in counts.values()) <= 4 else ""
+    alone = _one_is_enough([counts[arm] for c in chosen if c.name in unstable for arm in c.arms if arm in counts])
     reason = f"{said}; {where} tests the recipe, not the labels{alone}; change the recipe (for an encoder, lower the learning rate){basis}"
     return Finding("failed", reason, {**figures, "contrasts": unstable}, student)
+
+
+def _one_is_enough(sides: list[tuple[int, int]]) -> str:
+    """What is to be said where the arms have so few seeds that a single bad run is over a fifth."""
+    few = [runs for k, runs in sides if k and runs <= 4]
+    return f"; with S = {max(few)} one bad run already ends it: plan 10 seeds" if few else ""
 
 
 def _share(collapsed: int, failed: int, runs: int) -> dict[str, float]:
@@ -54,27 +61,29 @@ def _share(collapsed: int, failed: int, runs: int) -> dict[str, float]:
     return {"collapsed": collapsed, "failed": failed, "runs": runs, "low": low, "high": high}
 
 
-def may_collapse(arm: str) -> bool:
-    """Return whether collapsing is no flaw of this arm: floors, permuted labels, and the small arms gold@n."""
-    return arm in FLOORS or arm == "permuted" or arm.startswith("gold@")
-
-
 def _is_unstable(sides: list[tuple[int, int]]) -> bool:
     """Over 20 % collapsed or failed on a side, or shares that differ between the sides (Fisher's exact p < .05)."""
-    from scipy.stats import fisher_exact
-
     if any(runs and k / runs > MOST_COLLAPSED for k, runs in sides):
         return True
-    return all(runs for _, runs in sides) and bool(fisher_exact([[k, runs - k] for k, runs in sides])[1] < 0.05)
+    if not any(k for k, _ in sides) or not all(runs for _, runs in sides):
+        return False
+    from scipy.stats import fisher_exact
+
+    return bool(fisher_exact([[k, runs - k] for k, runs in sides])[1] < 0.05)
 
 
 def _bad_runs(evidence: Evidence, student: str, arm: str) -> tuple[int, int, int]:
-    """Collapsed, failed and all as-run trainings of an arm; judged by predictions if not recorded."""
+    """Collapsed, failed and all as-run trainings of an arm; judged by predictions if not recorded.
+
+    A run that was replaced and is not on record as it was counts as collapsed: replacing hides nothing.
+    """
     if evidence.trainings is not None:
-        rows = evidence.trainings[evidence.trainings["attempt"] == "as_run"]
-        status = rows.loc[(rows["student"] == student) & (rows["arm"] == arm), "status"]
-        if status.size:
-            return int((status == "collapsed").sum()), int((status == "failed").sum()), len(status)
+        mine = evidence.trainings[(evidence.trainings["student"] == student) & (evidence.trainings["arm"] == arm)]
+        as_run = mine["attempt"] == "as_run"
+        first, replaced = (set(zip(rows["fold"], rows["seed"])) for rows in (mine[as_run], mine[~as_run]))
+        status, hidden = mine.loc[as_run, "status"], len(replaced - first)
+        if len(mine):
+            return int((status == "collapsed").sum()) + hidden, int((status == "failed").sum()), len(status) + hidden
     codes = evidence.runs.codes[list(evidence.runs.arms(student)[arm].values())]
     return int(predicts_one_class(codes, evidence.runs.gold).sum()), 0, len(codes)
 
@@ -101,7 +110,7 @@ def _gold_beats_the_floor(evidence: Evidence, student: str) -> Finding:
     floor, result = found
     se = _se_or_item_se(result)
     figures = {"arm": arm, "floor": floor, "difference": result.difference, "se": se, "S": result.S, "n": result.n}
-    one = "" if result.S > 1 else " (item error only: one seed)"
+    one = " (item error only: one seed)" if math.isnan(result.se) else ""
     if result.difference > 5 * se:
         return Finding(
             "passed",
@@ -117,7 +126,7 @@ def _gold_beats_the_floor(evidence: Evidence, student: str) -> Finding:
 
 
 def _se_or_item_se(result: TwoWay) -> float:
-    return result.se if result.S > 1 else float((result.ms_item / result.n) ** 0.5)
+    return float(result.se) if not math.isnan(result.se) else float((result.ms_item / result.n) ** 0.5)
 
 
 def margin(evidence: Evidence) -> list[Finding]:
@@ -130,7 +139,7 @@ def _margin(evidence: Evidence, student: str) -> Finding:
     controls = [*([primary.control] if primary else []), "gold-aligned", "gold"]
     control = next((name for name in controls if name in arms and name not in FLOORS), controls[0])
     found = evidence.better_floor(student, control) if control in arms else None
-    if found is None or found[1].S < 2:
+    if found is None or math.isnan(found[1].se):
         return Finding(
             "not_checked", f"needs predictions of {control} and floor with at least two seeds", scope=student
         )
@@ -197,9 +206,10 @@ def low_power(evidence: Evidence) -> list[Finding]:
             findings.append(Finding("not_checked", NO_CONTRAST, scope=student))
             continue
         contrast = chosen[0]
-        S = len(evidence.pair(student, contrast.arm, contrast.control).seeds)
-        few = evidence.low_power_below > S
-        reason = f"{S} seed(s) in {contrast.name}" + (
+        pair = evidence.pair(student, contrast.arm, contrast.control)
+        S, k = len(pair.seeds), len(pair.parts())
+        few = evidence.low_power_below > max(S, k)
+        reason = f"{S} seed(s) in {contrast.name}{f', in each of {k} folds' if k else ''}" + (
             f", fewer than {evidence.low_power_below}: low power" if few else ""
         )
         findings.append(Finding("warned" if few else "passed", reason, {"S": S}, student))
@@ -242,34 +252,3 @@ def _never_finished(evidence: Evidence, student: str) -> list[str]:
     """What is to be said of arms whose runs all failed: they have no predictions, so no contrast shows them."""
     lost = sorted({arm for arm, _ in evidence.failed.get(student, ())} - set(evidence.runs.arms(student)))
     return [f"no run of {', '.join(lost)} finished; their contrasts are left out"] if lost else []
-
-
-def negative_control(evidence: Evidence) -> list[Finding]:
-    """Require `permuted` (labels without information) to score no better than chance, one-sided at 97.5 %."""
-    findings = []
-    for student in evidence.students():
-        rows = evidence.runs.arms(student).get("permuted")
-        codes = evidence.runs.codes[list(rows.values())] if rows else None
-        if codes is None or not (codes >= 0).all():
-            findings.append(Finding("not_checked", "needs complete predictions of the arm permuted", scope=student))
-            continue
-        value, limit, draws = _against_permuted_gold(codes, evidence.runs.gold, evidence.metric)
-        figures = {"value": value, "limit": limit, "draws": draws}
-        said = f"permuted scores {100 * value:.1f} %, chance reaches {100 * limit:.1f} %"
-        if value <= limit:
-            findings.append(Finding("passed", said, figures, student))
-        else:
-            findings.append(
-                Finding("failed", f"{said}: something leaks into labels that carry no information", figures, student)
-            )
-    return findings
-
-
-def _against_permuted_gold(codes: np.ndarray, gold: np.ndarray, metric: str) -> tuple[float, float, int]:
-    """The metric (mean over seeds), the 97.5 % point of the same against permuted gold, and the number of draws."""
-    import numpy as np
-
-    rng = np.random.default_rng([0, *codes.shape])
-    draws = int(np.clip(20_000_000 // codes.size, 200, 1000))
-    chance = [float(per_item(codes, rng.permutation(gold), metric).mean()) for _ in range(draws)]
-    return float(per_item(codes, gold, metric).mean()), float(np.quantile(chance, 0.975)), draws

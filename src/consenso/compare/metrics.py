@@ -1,15 +1,18 @@
-"""Metrics as per-item values whose mean is the metric: what the paired statistics work on."""
+"""Metrics as per-item values whose mean is the metric: what the paired statistics work on. `add_metric` adds one."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from consenso.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
+
+Metric = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
+"""(predicted codes (S, n), gold codes (n,)) → values (S, n) whose mean over items is the metric of the seed."""
 
 
 def hits(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -25,32 +28,122 @@ def linearised_macro_f1(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     with gold (zero_division = 0; docs/verdict.md). p_ik, g_ik and tp_ik are 0 except for the predicted
     and the gold class, hence the look-up tables.
     """
+    present = _present(gold, _classes(predicted, gold))
+    return _linearised_f1(predicted, gold, present / present.sum())
+
+
+def linearised_weighted_f1(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Return per-item values (S, n) with the mean Σ_k ḡ_k·F_k, F1 weighted by the gold share ḡ_k of each class.
+
+    To macro-F1's influence function with weights ḡ_k come the weights' own, Σ_k F_k·(g_ik − ḡ_k).
+    """
     import numpy as np
 
-    f1, both, either = _f1_parts(predicted, gold)
-    row = np.arange(len(predicted))[:, None]
-    values = np.repeat(f1.mean(axis=1, where=_present(gold, f1.shape[1]))[:, None], predicted.shape[1], axis=1)
-    values -= either[row, predicted]
-    values -= either[:, gold]
-    values += np.where(predicted == gold, both[:, gold], 0.0)
+    shares = np.bincount(gold, minlength=_classes(predicted, gold)) / len(gold)
+    f1 = _f1(predicted, gold)[0]
+    values: np.ndarray = _linearised_f1(predicted, gold, shares) + f1[:, gold] - _total(f1 * shares)[:, None]
     return values
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+def linearised_balanced_accuracy(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Return per-item values (S, n) with the mean (1/K) Σ_k R_k, the mean recall of the K classes with gold.
+
+    R̄ + (1/K)·(hit_i − R_g)/ḡ_g with g the gold class of item i and ḡ_g its share.
+    """
+    import numpy as np
+
+    recall = np.nan_to_num(recalls(predicted, gold))
+    there = np.bincount(gold, minlength=recall.shape[1])
+    K = np.count_nonzero(there)
+    scale = np.divide(len(gold) / K, there, out=np.zeros(len(there)), where=there > 0)
+    values: np.ndarray = (_total(recall) / K)[:, None] + (hits(predicted, gold) - recall[:, gold]) * scale[gold]
+    return values
+
+
+METRICS: dict[str, Metric] = {
     "macro_f1": linearised_macro_f1,
     "accuracy": hits,
+    "balanced_accuracy": linearised_balanced_accuracy,
+    "weighted_f1": linearised_weighted_f1,
 }
-METRIC_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
+METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "weighted_f1": "weighted F1",
+}
+"""What a metric is called in a sentence."""
+DEFAULT_METRICS = ("macro_f1", "accuracy")
+"""The metrics that are computed unless others are asked for; the primary one always is."""
+
+
+def add_metric(name: str, function: Metric, title: str = "") -> None:
+    """Add a metric: `function` (predicted codes (S, n), gold codes (n,)) → values (S, n) whose mean is the metric.
+
+    Codes are integers from 0; a predicted code above all gold codes is a label that gold lacks. Larger must mean
+    better, and the values must not depend on which code a class has. `title` is what sentences call it.
+    """
+    METRICS[name] = function
+    METRIC_NAMES[name] = title or name.replace("_", " ")
+
+
+def read_metric(name: str) -> Metric:
+    """Return the metric of that name; `module:function` is imported and added under this very name.
+
+    Raises `ConfigError` for an unknown name, or a module or function that is not there.
+    """
+    if name not in METRICS and ":" in name:
+        add_metric(name, _imported(name), name.partition(":")[2].replace("_", " "))
+    if name not in METRICS:
+        raise ConfigError(
+            f"unknown metric {name!r}; choose one of {sorted(METRICS)} or name your own as 'module:function'."
+            f"{nearest(name, METRICS)}"
+        )
+    return METRICS[name]
+
+
+def choose_metrics(metric: str, metrics: Sequence[str] | None = None) -> list[str]:
+    """Return the metrics to compute, sorted: the primary one and those asked for. Raises `ConfigError` as above."""
+    chosen = sorted({metric, *(DEFAULT_METRICS if metrics is None else metrics)})
+    for name in chosen:
+        read_metric(name)
+    return chosen
+
+
+def _imported(name: str) -> Metric:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"metric {name!r} cannot be imported ({error}); give 'module:function' of a module on the Python path"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"metric {name!r} is no function but {type(found).__name__}; name a function")
+    return found  # type: ignore[no-any-return]
 
 
 def per_item(predicted: np.ndarray, gold: np.ndarray, metric: str) -> np.ndarray:
     """Return the per-item values (S, n) of a metric from label codes 0 … C−1; the mean over items is the metric.
 
-    Raises `ConfigError` for an unknown metric.
+    Raises `ConfigError` for an unknown metric, or one of the user's own whose values do not fit.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; choose one of {sorted(METRICS)}.{nearest(metric, METRICS)}")
-    return METRICS[metric](predicted, gold)
+    import numpy as np
+
+    function = read_metric(metric)
+    values = function(predicted, gold)
+    if function in _BUILTIN:
+        return values
+    values = np.asarray(values, dtype=float)
+    if values.shape != predicted.shape or not np.isfinite(values).all():
+        raise ConfigError(
+            f"metric {metric!r} must give one finite value per seed and item, shape {predicted.shape}; "
+            f"found shape {values.shape}, {int(np.count_nonzero(~np.isfinite(values)))} value(s) not finite"
+        )
+    return values
+
+
+_BUILTIN = tuple(METRICS.values())
 
 
 def differences(pred_B: Any, pred_A: Any, gold: Any, metric: str = "macro_f1") -> np.ndarray:
@@ -80,17 +173,35 @@ def recalls(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return found
 
 
-def _f1_parts(predicted: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """F_k, 2/(K·(p̄_k + ḡ_k)) and F_k/(K·(p̄_k + ḡ_k)), each (S, C) and 0 for classes without gold."""
+def _linearised_f1(predicted: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Σ_k w_k·F_k plus its influence per item, the weights taken as fixed: (S, n)."""
+    import numpy as np
+
+    f1, either = _f1(predicted, gold)
+    both = np.divide(weights, either, out=np.zeros_like(f1), where=weights > 0)
+    loss = f1 * both
+    values = np.take_along_axis(-loss, predicted, axis=1)
+    values += np.where(predicted == gold, (2 * both - loss)[:, gold], -loss[:, gold])
+    values += _total(f1 * weights)[:, None]
+    return values
+
+
+def _f1(predicted: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F_k (0 for classes without gold) and p̄_k + ḡ_k, each (S, C)."""
     import numpy as np
 
     n, classes = len(gold), _classes(predicted, gold)
-    present = _present(gold, classes)
     right = _count(np.where(predicted == gold, gold, classes), classes + 1)[:, :classes] / n
     either = (_count(predicted, classes) + np.bincount(gold, minlength=classes)) / n
-    f1 = np.divide(2 * right, either, out=np.zeros_like(right), where=present)
-    scale = np.divide(1 / present.sum(), either, out=np.zeros_like(right), where=present)
-    return f1, 2 * scale, f1 * scale
+    return np.divide(2 * right, either, out=np.zeros_like(right), where=_present(gold, classes)), either
+
+
+def _total(values: np.ndarray) -> np.ndarray:
+    """Sums over classes (S, C) → (S,) that do not depend on the order of the classes."""
+    import numpy as np
+
+    found: np.ndarray = np.sort(values, axis=1).sum(axis=1)
+    return found
 
 
 def _classes(predicted: np.ndarray, gold: np.ndarray) -> int:

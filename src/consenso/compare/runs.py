@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS, Contrast
@@ -38,6 +38,10 @@ class Runs:
     """(student, attempt) → arm → seed → row of `codes`."""
     without_gold: int
     """Predicted texts without gold: left out."""
+    folds: np.ndarray | None = None
+    """(items,): the fold whose test part holds the item; None where there is one fold, or folds share test texts."""
+    replaced: dict[str, dict[str, frozenset[Seed]]] = field(default_factory=dict)
+    """Student → arm → the collapsed seeds that its rescue replaced."""
 
     def students(self) -> list[str]:
         """Return the students, sorted."""
@@ -64,6 +68,19 @@ class Pair:
     """Items that some but not all of these trainings predicted: left out, and the pairing is broken."""
     same_in_all_seeds: tuple[str, ...] = ()
     """Arms that predict the same in every seed: their seeds are no replication."""
+    folds: np.ndarray | None = None
+    """(n,) fold of each item, where the folds have test texts of their own."""
+    places: np.ndarray | None = None
+    """Which of the runs' items these are; None: all of them."""
+    rows: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """The rows of the runs' codes that arm and control are."""
+
+    def parts(self) -> dict[int, np.ndarray]:
+        """Return fold → places of its items; empty where the items are not those of several folds."""
+        import numpy as np
+
+        names = [] if self.folds is None else np.unique(self.folds).tolist()
+        return {name: np.flatnonzero(self.folds == name) for name in names} if len(names) > 1 else {}
 
 
 def gold_labels(gold: pd.Series | pd.DataFrame, schema: LabelSchema | None = None) -> pd.Series:
@@ -131,15 +148,33 @@ def read_runs(
         run, text, label = run[scored], text[scored], label[scored]
     names, known, reading = _label_names(truth.loc[items], predicted, schema)
     groups, codes = _scatter(trainings, run, column[text], reading[label], len(items))
+    rows, replaced = _rows(groups)
+    folds = None if "fold" in groups else _folds(trainings, run, column[text], len(items))
+    if folds is not None:
+        _fill_other_folds(codes, folds, rows, replaced)
     return Runs(
         items=items,
         gold=pd.Index(names).get_indexer(truth.loc[items]),
         names=names,
         known=known,
         codes=codes,
-        rows=_rows(groups),
+        rows=rows,
         without_gold=len(used) - len(items),
+        folds=folds,
+        replaced=replaced,
     )
+
+
+def _folds(trainings: pd.DataFrame, run: np.ndarray, column: np.ndarray, n: int) -> np.ndarray | None:
+    """The fold of each item, if there are several folds and each item is tested in one of them alone."""
+    import numpy as np
+
+    fold = trainings["fold"].to_numpy()
+    if len(set(fold[np.unique(run)])) < 2:
+        return None
+    found = np.empty(n, dtype=np.int64)
+    found[column] = fold[run]
+    return found if bool((found[column] == fold[run]).all()) else None
 
 
 def _factorise(predictions: pd.DataFrame, name: str) -> tuple[np.ndarray, Any]:
@@ -213,8 +248,12 @@ def _scatter(
     )
 
 
-def _rows(groups: pd.DataFrame) -> dict[tuple[str, str], dict[str, dict[Seed, int]]]:
+def _rows(
+    groups: pd.DataFrame,
+) -> tuple[dict[tuple[str, str], dict[str, dict[Seed, int]]], dict[str, dict[str, frozenset[Seed]]]]:
+    """(student, attempt) → arm → seed → row, and student → arm → seeds that a rescue replaced."""
     rows: dict[tuple[str, str], dict[str, dict[Seed, int]]] = {}
+    replaced: dict[str, dict[str, frozenset[Seed]]] = {}
     for found in groups.to_dict("records"):
         board = rows.setdefault((str(found["student"]), str(found["attempt"])), {})
         seed = (int(found["fold"]), int(found["seed"])) if "fold" in found else int(found["seed"])
@@ -222,10 +261,30 @@ def _rows(groups: pd.DataFrame) -> dict[tuple[str, str], dict[str, dict[Seed, in
     for (student, attempt), board in list(rows.items()):
         if attempt == "rescue":  # a rescue replaces the collapsed seeds; all other seeds are as run
             as_run = rows.get((student, "as_run"), {})
+            replaced[student] = {arm: frozenset(seeds) for arm, seeds in board.items()}
             rows[student, attempt] = {
                 arm: as_run.get(arm, {}) | board.get(arm, {}) for arm in sorted({*as_run, *board})
             }
-    return rows
+    return rows, replaced
+
+
+def _fill_other_folds(
+    codes: np.ndarray,
+    folds: np.ndarray,
+    rows: dict[tuple[str, str], dict[str, dict[Seed, int]]],
+    replaced: dict[str, dict[str, frozenset[Seed]]],
+) -> None:
+    """Where a rescue replaced a seed in some folds, its other folds are as run."""
+    import numpy as np
+
+    parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    for student, arms in replaced.items():
+        as_run, rescue = rows.get((student, "as_run"), {}), rows[student, "rescue"]
+        for arm, seed in ((arm, seed) for arm, seeds in arms.items() for seed in seeds):
+            before = as_run.get(arm, {}).get(seed)
+            for part in parts if before is not None else []:
+                if (codes[rescue[arm][seed], part] < 0).all():
+                    codes[rescue[arm][seed], part] = codes[before, part]
 
 
 def pair_arms(
@@ -256,6 +315,7 @@ def pair_arms(
     some = there.any(axis=0) if items is None else there.any(axis=0) & items
     codes = {name: runs.codes[rows] if every.all() else runs.codes[rows][:, every] for name, rows in chosen.items()}
     same = tuple(n for n, c in codes.items() if n not in FLOORS and len(c) > 1 and bool((c == c[0]).all()))
+    whole = bool(every.all())
     return Pair(
         seeds=tuple(seeds),
         arm=codes[contrast.arm],
@@ -263,6 +323,9 @@ def pair_arms(
         gold=runs.gold[every],
         unequal_items=int(np.count_nonzero(some & ~every)),
         same_in_all_seeds=same,
+        folds=None if runs.folds is None else runs.folds[every],
+        places=None if whole else np.flatnonzero(every),
+        rows=(tuple(chosen[contrast.arm]), tuple(chosen[contrast.control])),
     )
 
 

@@ -9,10 +9,11 @@ from typing import Literal
 
 from consenso.compare.contrasts import Contrast
 from consenso.compare.metrics import METRIC_NAMES
-from consenso.compare.needs import needed
+from consenso.compare.needs import allowed_variance, needed
 from consenso.compare.paired import TwoWay
 
-Replication = Literal["seed", "bootstrap"]
+Replication = Literal["seed", "bootstrap", "fold"]
+"""What a training stands for: a seed, a bootstrap resample of the training texts, or a fold (and a seed)."""
 
 INVALID = "INVALID"
 UNSTABLE_RECIPE = "UNSTABLE RECIPE"
@@ -34,6 +35,10 @@ VERDICTS = {
     INCONCLUSIVE: "The interval is too wide for any of these.",
 }
 """Word → meaning, in order of precedence (BETTER and WORSE share a rank)."""
+
+
+FILTERS = {"filtering effect": "filtering", "selection effect": "selection"}
+"""Effects of leaving texts out, each against as many random ones → what is said to help or not."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,12 @@ def judge(
     *,
     p_holm: float = math.nan,
     replication: Replication = "seed",
+    alpha: float = 0.05,
 ) -> Verdict:
     """Return the verdict on a difference, every flaw named in its reason (precedence: docs/verdict.md).
 
-    `p_holm`: Holm's p of a secondary contrast; BETTER and WORSE then also need p_holm < .05. NaN: not adjusted.
+    `p_holm`: Holm's p of a secondary contrast; BETTER and WORSE then also need p_holm < α. NaN: not adjusted. `alpha`
+    is the level the intervals of `result` were made at.
     """
     flaws = [*failures]
     if math.isnan(result.se):
@@ -85,10 +92,12 @@ def judge(
             flaws.sort(key=lambda flaw: (INVALID, UNSTABLE_RECIPE, NO_VERDICT).index(flaw.verdict))
             said = [f"{flaw.guard}: {flaw.reason}" if flaw.guard else flaw.reason for flaw in flaws]
             return Verdict(word, "; ".join(said))
-    return _judge_interval(result, margin, p_holm, replication)
+    return _judge_interval(result, margin, p_holm, replication, alpha)
 
 
 def _why_no_interval(result: TwoWay, replication: Replication) -> str:
+    if replication == "fold":
+        return "one seed in fewer than 5 folds cannot tell luck from labels; run at least 5 seeds, or 5 folds"
     if result.S > 1:
         return f"{result.n:,} test text(s) give no interval; test on more texts"
     found = (
@@ -97,33 +106,37 @@ def _why_no_interval(result: TwoWay, replication: Replication) -> str:
     return f"{found} cannot tell luck from labels; run at least 5"
 
 
-def _judge_interval(result: TwoWay, margin: float, p_holm: float, replication: Replication) -> Verdict:
+def _judge_interval(result: TwoWay, margin: float, p_holm: float, replication: Replication, alpha: float) -> Verdict:
     inside = result.low90 > -margin and result.high90 < margin
-    ninety = f"90 % interval {signed(result.low90)} to {signed(result.high90)} pp"
+    tost = f"{percent(1 - 2 * alpha)} interval {signed(result.low90)} to {signed(result.high90)} pp"
     beyond = result.low > 0 or result.high < 0
-    adjusted_away = beyond and p_holm >= 0.05
-    note = (
-        f"; the 95 % interval leaves out 0, but not after Holm's adjustment (p = {p_holm:.2g})" if adjusted_away else ""
-    )
+    wide = f"{percent(1 - alpha)} interval"
+    adjusted_away = beyond and p_holm >= alpha
+    note = f"; the {wide} leaves out 0, but not after Holm's adjustment (p = {p_holm:.2g})" if adjusted_away else ""
     if beyond and not adjusted_away:
         side = "above" if result.low > 0 else "below"
-        but = f", but within the margin ({ninety})" if inside else ""
-        return Verdict(BETTER if result.low > 0 else WORSE, f"95 % interval {side} 0{but}", inside)
+        but = f", but within the margin ({tost})" if inside else ""
+        return Verdict(BETTER if result.low > 0 else WORSE, f"{wide} {side} 0{but}", inside)
     if inside:
-        return Verdict(EQUIVALENT, f"{ninety} inside ±{points(margin)} pp{note}")
+        return Verdict(EQUIVALENT, f"{tost} inside ±{points(margin)} pp{note}")
     if result.low90 > -margin:
-        return Verdict(NON_INFERIOR, f"{ninety} above −{points(margin)} pp{note}")
-    return Verdict(
-        INCONCLUSIVE,
-        f"{ninety} reaches beyond −{points(margin)} pp{note}; {needs_in_words(result, margin, replication)}",
-    )
+        return Verdict(NON_INFERIOR, f"{tost} above −{points(margin)} pp{note}")
+    needs = needs_in_words(result, margin, replication, alpha)
+    return Verdict(INCONCLUSIVE, f"{tost} reaches beyond −{points(margin)} pp{note}{needs and '; ' + needs}")
 
 
-def needs_in_words(result: TwoWay, margin: float, replication: Replication = "seed") -> str:
-    """Return how many seeds or test texts would show equivalence with power .8 if there is no difference."""
-    needs = needed(result, margin)
-    unit = "seeds" if replication == "seed" else "resamples"
+def needs_in_words(result: TwoWay, margin: float, replication: Replication = "seed", alpha: float = 0.05) -> str:
+    """Return how many seeds or test texts would show equivalence with power .8 if there is no difference; '' unknown."""
     opening = "to show equivalence if there is no difference (power .8) it needs"
+    if result.k is not None:
+        times = result.se**2 / allowed_variance(margin, alpha=alpha)
+        if times <= 1:
+            return f"{opening} more than {result.k} folds"
+        return f"{opening} {_about(math.ceil(times * result.n))} texts in {result.k} folds"
+    if math.isnan(result.ms_seed):
+        return ""
+    needs = needed(result, margin, alpha=alpha)
+    unit = "seeds" if replication == "seed" else "resamples"
     if needs.items_first:
         return f"{opening} {_about(needs.items or needs.items_any)} test texts, not {unit}"
     low, high = needs.seeds_low, needs.seeds_high
@@ -149,34 +162,50 @@ def sentence(
     margin: float = 0.02,
     scope: str = "all",
     replication: Replication = "seed",
+    alpha: float = 0.05,
+    replaced: int | None = None,
 ) -> str:
-    """Return the answer in one sentence, with its numbers in percentage points."""
+    """Return the answer in one sentence, with its numbers in percentage points.
+
+    `replaced`: in a second analysis, how many collapsed seeds stand replaced in all arms.
+    """
+    again = "" if replaced is None else f" (second analysis: {replaced} collapsed seed{'' if replaced == 1 else 's'} "
+    again += "" if replaced is None else "replaced in all arms)"
     if verdict.word == INVALID:
-        return f"{INVALID}: {verdict.reason}. No conclusion about {contrast.name} may be drawn."
+        return f"{INVALID}: {verdict.reason}. No conclusion about {contrast.name} may be drawn{again}."
     where = "" if scope == "all" else f" on test texts with {scope}"
     change = f"{contrast.does}, {METRIC_NAMES.get(metric, metric)} changes by {signed(result.difference)} pp{where}"
-    size = f"{counted(result.S, replication)}, {result.n:,} test texts"
+    size = f"{counted(result.S, replication, result.k)}, {result.n:,} test texts"
     if verdict.word in {UNSTABLE_RECIPE, NO_VERDICT}:
-        return f"{verdict.word}: {change} ({size}), which says nothing about the labels: {verdict.reason}."
-    interval = f"95 % interval {signed(result.low)} to {signed(result.high)}"
+        return f"{verdict.word}: {change} ({size}){again}, which says nothing about the labels: {verdict.reason}."
+    interval = f"{percent(1 - alpha)} interval {signed(result.low)} to {signed(result.high)}"
     word = f"{verdict.word} but within the margin" if verdict.within_margin else verdict.word
     ending = _filtering(verdict, contrast)
-    if verdict.word == INCONCLUSIVE:
-        ending += "; " + needs_in_words(result, margin, replication)
-    return f"{word}: {change} ({interval}; margin ±{points(margin)} pp; {size}){ending}."
+    if verdict.word == INCONCLUSIVE and (needs := needs_in_words(result, margin, replication, alpha)):
+        ending += "; " + needs
+    return f"{word}: {change} ({interval}; margin ±{points(margin)} pp; {size}){again}{ending}."
 
 
 def _filtering(verdict: Verdict, contrast: Contrast) -> str:
-    if contrast.effect != "filtering effect":
+    if contrast.effect not in FILTERS:
         return ""
-    ending = {BETTER: ": filtering helps", WORSE: ": filtering not shown to help, it harms"}
-    return ending.get(verdict.word, ": filtering not shown to help")
+    what = FILTERS[contrast.effect]
+    ending = {BETTER: f": {what} helps", WORSE: f": {what} not shown to help, it harms"}
+    return ending.get(verdict.word, f": {what} not shown to help")
 
 
-def counted(S: int, replication: Replication = "seed") -> str:
-    """Return `10 seeds`, or `10 bootstrap resamples of the training texts`."""
-    noun = "seed" if replication == "seed" else "bootstrap resample"
-    return f"{S} {noun}{'' if S == 1 else 's'}{'' if replication == 'seed' else ' of the training texts'}"
+def counted(S: int, replication: Replication = "seed", k: int | None = None) -> str:
+    """Return `10 seeds`, `10 bootstrap resamples of the training texts`, or `10 folds × 1 seed`."""
+    many = "" if S == 1 else "s"
+    if replication == "bootstrap":
+        return f"{S} bootstrap resample{many} of the training texts"
+    folds = "" if k is None else f"{k} fold{'' if k == 1 else 's'} × "
+    return f"{folds}{S} seed{many}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage: `95 %`, `98.3 %`."""
+    return f"{round(100 * share, 1):g} %"
 
 
 def signed(share: float) -> str:

@@ -20,13 +20,18 @@ _CONVENTIONS = {
     "gold": ("gold", "label"),
     "split": ("split",),
     "group": ("group",),
+    "fold": (),
 }
+FOLD = "\0fold"
+"""The fold numbers while a source is read; no source has a column of this name."""
 
 
 def map_columns(
     frame: pd.DataFrame, settings: DataSettings, entry: CatalogEntry | None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Return the columns by meaning (None where absent) with the source's others; and meaning → the source's column.
+
+    Fold numbers, where a column of them was named, are in the column `FOLD`.
 
     A column that was asked for and is not there raises `DataError`, as does a source without texts.
     """
@@ -53,8 +58,12 @@ def map_columns(
     if len(set(found.values())) < len(found):
         raise ConfigError(f"data.columns: one column stands for two things: {found}")
     columns: dict[str, Any] = {
-        meaning: _nullable(frame[found[meaning]]) if meaning in found else None for meaning in _CONVENTIONS
+        meaning: _nullable(frame[found[meaning]]) if meaning in found else None
+        for meaning in _CONVENTIONS
+        if meaning != "fold"
     }
+    if "fold" in found:
+        columns[FOLD] = _nullable(frame[found["fold"]])
     for name in have:
         if name not in found.values():
             columns[f"source_{name}" if name in TEXTS.columns or name == "row" else name] = _plain(frame[name])

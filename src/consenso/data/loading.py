@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.data.catalog import CatalogEntry, catalog_names, find_entry
-from consenso.data.columns import choose_splits, map_columns, name_splits
+from consenso.data.columns import FOLD, choose_splits, map_columns, name_splits
 from consenso.data.duplicates import collapse, find_duplicates
+from consenso.data.fold_files import (
+    FoldSource,
+    folds_of_column,
+    has_fold_files,
+    join_given,
+    merge_files,
+    need_columns,
+    read_fold_folder,
+)
 from consenso.data.gold import Gold, read_gold
 from consenso.data.hub import is_datasets_object, read_datasets_object, read_folder, read_hub
+from consenso.data.ids import own_ids, plain_id
 from consenso.data.settings import ColumnMap, DataSettings, Sampling
 from consenso.data.splitting import sample_texts
 from consenso.errors import ConfigError, DataError, nearest
@@ -42,8 +52,11 @@ class Loaded:
     duplicates: pd.DataFrame
     """DUPLICATES: rows of the source that repeat another."""
     record: dict[str, Any]
-    """JSON-able: source, kind, path, sha256 (of a file), columns, rows_read, rows_kept, with_gold, dropped (by reason),
-    ids, labels_from, noun, licence, unverified, duplicates (counts), sampling, notes (lines for the report)."""
+    """JSON-able: source, kind, path, sha256 (of a file), files (of a folder of folds), columns, rows_read, rows_kept,
+    with_gold, dropped (by reason), ids, labels_from, noun, licence, unverified, duplicates (counts), sampling, folds, notes
+    (lines for the report)."""
+    folds: pd.DataFrame | None = None
+    """FOLDS as the source gives them (a folder of folds, a column of fold numbers), for `make_folds(given=…)`; else None."""
 
 
 def load_dataset(
@@ -63,12 +76,12 @@ def load_dataset(
 ) -> pd.DataFrame:
     """Return TEXTS (text_id, text, gold, split, group, copies, then the source's other columns).
 
-    `source`: a file (csv, tsv, jsonl, json, parquet, xlsx, each also .gz), a folder saved by `datasets`, a Hub id
-    "owner/name" or "owner/name:config", a name of `list_catalog()`, a pandas frame, a `datasets.Dataset` or a
-    DatasetDict; `trec` is the catalog's, `./trec` a folder. Relative paths start from `base`, the working directory,
-    then `$CONSENSO_DATA`. `labels`: a schema, names in order, or name → definition. `attrs["labels"]` are the schema's
-    records (see `schema_of`), `attrs["record"]` says what was read, dropped, collapsed and sampled. A source that is
-    wrong raises `DataError`.
+    `source`: a file (csv, tsv, jsonl, json, parquet, xlsx, each also .gz), a folder saved by `datasets`, one of
+    train_fold_0, test_fold_0, … (`read_dataset` also returns its folds), a Hub id "owner/name" or "owner/name:config", a
+    name of `list_catalog()`, a pandas frame, a `datasets.Dataset` or a DatasetDict; `trec` is the catalog's, `./trec` a
+    folder. Relative paths start from `base`, the working directory, then `$CONSENSO_DATA`. `labels`: a schema, names in
+    order, or name → definition. `attrs["labels"]` are the schema's records (see `schema_of`), `attrs["record"]` says what
+    was read, dropped, collapsed and sampled. A source that is wrong raises `DataError`.
     """
     if isinstance(columns, ColumnMap):
         columns = columns.model_dump()
@@ -110,6 +123,11 @@ def _load(settings: DataSettings, base: Path | None, given: Any) -> Loaded:
     entry = find_entry(settings.source) if given is None else None
     raw = _open(settings, base, given, entry)
     mapped, found = map_columns(raw.frame, settings, entry)
+    files = raw.files if isinstance(raw, FoldSource) else ()
+    if files:
+        need_columns(found, files)
+        mapped = mapped.assign(split=None)
+        found.pop("split", None)
     record: dict[str, Any] = {
         "source": settings.source,
         **raw.facts,
@@ -122,13 +140,21 @@ def _load(settings: DataSettings, base: Path | None, given: Any) -> Loaded:
     gold = _labels(mapped, raw, settings, entry, found.get("gold"))
     mapped = mapped.assign(gold=gold.names, split=name_splits(mapped["split"], raw.facts, notes))
     mapped = _without_empty(mapped, settings.empty_texts, record)
+    members = None
+    if files:
+        mapped, members = merge_files(mapped, files, found.get("text_id"), record)
     texts, duplicates = _identify(mapped, record)
     texts, duplicates = _sample(texts, duplicates, settings, record)
+    folds = None
+    if members is not None:
+        folds = join_given(texts, members, record)
+    elif "fold" in found:
+        folds = folds_of_column(texts, found["fold"], record)
     _describe(record, texts, duplicates, gold, entry)
-    texts = check(texts.drop(columns="row"), TEXTS)
+    texts = check(texts.drop(columns=["row", FOLD], errors="ignore"), TEXTS)
     texts.attrs = {"labels": gold.schema.as_records() if gold.schema else None, "record": record}
     logger.info("texts: %d of %d rows, %d with gold", len(texts), record["rows_read"], int(texts["gold"].notna().sum()))
-    return Loaded(texts, gold.schema, check(duplicates, DUPLICATES), record)
+    return Loaded(texts, gold.schema, check(duplicates, DUPLICATES), record, folds)
 
 
 # where the source is
@@ -152,7 +178,8 @@ def _open(settings: DataSettings, base: Path | None, given: Any, entry: CatalogE
             return read_hub(settings.source, settings.hf_file, settings.revision)
         raise DataError(_not_found(settings.source, base))
     if path.is_dir():
-        return read_folder(path, settings.hf_file)
+        folds = settings.hf_file is None and has_fold_files(path)
+        return read_fold_folder(path) if folds else read_folder(path, settings.hf_file)
     if settings.hf_file:
         raise ConfigError(f"hf_file names one file of a repository or folder, but {path} is a file; drop hf_file")
     return read_file(path)
@@ -211,12 +238,12 @@ def _without_empty(mapped: pd.DataFrame, empty_texts: str, record: dict[str, Any
 def _identify(mapped: pd.DataFrame, record: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give every text its id; rows without own ids collapse into one per text."""
     mapped = mapped.assign(
-        group=mapped["group"].map(lambda value: None if value is None else _id(value, text=True)).astype(object)
+        group=mapped["group"].map(lambda value: None if value is None else plain_id(value, text=True)).astype(object)
     )
     facts: dict[str, int] = {}
     if own := record["columns"].get("text_id"):
         record["ids"] = f"column {own!r}"
-        mapped = mapped.assign(text_id=_own_ids(mapped, own), copies=1)
+        mapped = mapped.assign(text_id=own_ids(mapped, own), copies=1)
         duplicates = find_duplicates(mapped)
         kept = mapped
     else:
@@ -229,35 +256,6 @@ def _identify(mapped: pd.DataFrame, record: dict[str, Any]) -> tuple[pd.DataFram
     duplicates["row"] = mapped["row"].to_numpy()[duplicates["row"]]
     record["duplicates"] = facts
     return kept, duplicates
-
-
-def _own_ids(mapped: pd.DataFrame, column: str) -> pd.Series:
-    """The user's ids: text stays text, whole numbers are integers; null or repeated ones raise `DataError`."""
-    values, otherwise = mapped["text_id"], 'or set data.columns.text_id = ""'
-    if (missing := values.isna()).any():
-        first = int(mapped["row"][missing].iloc[0]) + 1
-        raise DataError(
-            f"{int(missing.sum())} text(s) without an id in {column!r} (data row {first}); fill them, {otherwise}"
-        )
-    ids = values.map(_id)
-    words = ids.map(str)
-    if (repeated := words.duplicated(keep=False)).any():
-        example = min(words[repeated])
-        raise DataError(
-            f"duplicate id: {words[repeated].nunique()} id(s) of {column!r} stand more than once, for example "
-            f"{example!r} ({int((words == example).sum())} rows); make them distinct, {otherwise}"
-        )
-    if all(isinstance(value, int) for value in ids):
-        return ids.astype("int64")
-    return words.astype(object)
-
-
-def _id(value: Any, text: bool = False) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    return str(value) if text or isinstance(value, bool) or not isinstance(value, int) else value
 
 
 def _sample(

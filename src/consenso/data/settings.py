@@ -12,6 +12,7 @@ from consenso.settings import Settings
 Sampling = Literal["stratified", "simple"]
 EmptyTexts = Literal["error", "drop"]
 Leakage = Literal["exact", "normalised", "near", "off"]
+MOST_FOLDS = 50
 
 
 class ColumnMap(Settings):
@@ -27,6 +28,8 @@ class ColumnMap(Settings):
     """train, dev (or validation), test, pool; else `split`; "" for none."""
     group: str | None = None
     """Source document, author, thread: what a split must not divide; else `group`; "" for none."""
+    fold: str | None = None
+    """The fold, 0 to k−1, in which a text is tested (it trains in the others; empty: it trains in all); only if named."""
 
 
 class LabelEntry(Settings):
@@ -44,7 +47,8 @@ class DataSettings(Settings):
     """Where the texts come from, which labels exist, and how they are split."""
 
     source: str
-    """A file (csv, tsv, jsonl, json, parquet, xlsx, also .gz), a `datasets` folder, owner/name, or a catalog name."""
+    """A file (csv, tsv, jsonl, json, parquet, xlsx, also .gz), a folder (of `datasets`, or of train_fold_0, test_fold_0, …),
+    owner/name, or a catalog name."""
     columns: ColumnMap = ColumnMap()
     """Which column holds what."""
     labels: list[LabelEntry] = Field(default_factory=list)
@@ -66,16 +70,20 @@ class DataSettings(Settings):
     seed: int = Field(42, ge=0)
     """Seed of the sample and of the drawn splits."""
     test_size: float = Field(0.2, gt=0, lt=1)
-    """Share of the texts drawn as test where the source gives no test split."""
+    """Share of the texts drawn as test where the source gives no test split and folds = 1."""
+    folds: int = Field(1, ge=1, le=MOST_FOLDS)
+    """k ≥ 2: k folds, stratified by gold, groups whole; each text with gold is tested in one of them. 1: one split."""
     dev_size: float = Field(0.15, gt=0, lt=1)
-    """Share of the training texts drawn as dev where the source gives no dev split."""
+    """Share of a fold's training texts drawn as dev where the source gives no dev texts."""
     leakage: Leakage = "near"
-    """How alike two texts must be to count as a leak between train, dev and test."""
+    """How alike two texts must be to count as a leak between train, dev and test of a fold."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:
         if self.split and self.combine_splits:
             raise ValueError("split and combine_splits exclude each other; keep one")
+        if self.folds > 1 and self.columns.fold:
+            raise ValueError(f"folds = {self.folds} draws folds and columns.fold gives them: either one or the other")
         given = [entry.id is not None for entry in self.labels]
         if any(given) and not all(given):
             raise ValueError("labels: give every label an id, or none")

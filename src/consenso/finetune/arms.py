@@ -1,315 +1,332 @@
-"""Arms: which texts train a student, with whose labels. All come from one call, and no test text enters."""
+"""Arms: which texts train a student, with whose labels; one function each. No test text enters."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
-from consenso.errors import ConfigError, DataError, JoinError, nearest
-from consenso.labels import LabelSchema
-from consenso.tables import ARMS as ARMS_TABLE
-from consenso.tables import FOLDS, check, with_text_ids
+from consenso.errors import ConfigError, nearest
+from consenso.finetune.arm_names import split_arm
+from consenso.finetune.arm_texts import GOLD, HUMAN, NOISED, PANEL, PERMUTED, VOTE, FoldTexts
+from consenso.finetune.selection import KEPT, select_instances
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldTexts:
-    """The train and dev texts of one fold, in the order of their ids; test texts are not in it."""
-
-    fold: int
-    """Which fold."""
-    ids: pd.Index
-    """Text ids, sorted."""
-    is_train: np.ndarray
-    """True: part train; False: part dev."""
-    gold: np.ndarray
-    """Positions of the gold labels in the schema, −1 where there is none."""
-    consensus: np.ndarray
-    """Positions of the consensus labels, −1 where there is none."""
-    source: np.ndarray
-    """Whose label the consensus label is: position in SOURCES."""
-    aligned: np.ndarray
-    """True: with a consensus label, and with gold where an aligned gold arm takes part; the same texts for all arms."""
-    kept: np.ndarray
-    """True: aligned and not problematic."""
-
-    def rows(self, chosen: np.ndarray, copies: np.ndarray) -> np.ndarray:
-        """Return the positions of the chosen train texts, each as often as it was drawn."""
-        import numpy as np
-
-        positions = np.flatnonzero(chosen & self.is_train)
-        return np.repeat(positions, copies[positions])
+RESAMPLE, SUBSET, LABELLED, WITHIN, PERMUTE, FLIP, SELECT, SUBSET_SELECTED, CORRECT, ANY = range(1, 11)
+"""Random streams of a seed and fold: no arm's draws depend on which other arms are made."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What an arm trains on: positions of texts (with repeats, ascending), whose labels they carry, its dev texts."""
+class Given:
+    """The labels that an arm gives to texts."""
+
+    codes: np.ndarray
+    """Class position of each text of the fold, −1 where it has none."""
+    source: np.ndarray | int
+    """Whose label it is: position in SOURCES, for each text or for all."""
+    shares: np.ndarray | None = None
+    """Soft targets, (n, K); `codes` are then the classes with the largest share."""
+
+
+class Drawn(NamedTuple):
+    """What an arm trains on."""
 
     rows: np.ndarray
-    labels: Literal["gold", "consensus"]
+    """Positions of its training texts, with repeats, ascending."""
+    labels: Given
+    """The labels of training and dev texts."""
     dev: np.ndarray
+    """True for its dev texts (train texts are ignored)."""
+    row_codes: np.ndarray | None = None
+    """Class position of each training row, where a text has several labels: one per vote."""
+    row_source: int | None = None
+    """Whose labels `row_codes` are: position in SOURCES."""
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Class position of each training row."""
+        return self.labels.codes[self.rows] if self.row_codes is None else self.row_codes
 
 
-ArmRule = Callable[[FoldTexts, "np.ndarray", "np.random.Generator"], Drawn]
-"""texts of a fold, copies of each text under this seed, random draws of this seed → the arm's rows."""
+@dataclass(frozen=True)
+class Draw:
+    """One seed of one arm."""
+
+    arm: str
+    fold: int
+    seed: int
+    copies: np.ndarray
+    """How often this seed's resample holds each text; all 1 without resampling."""
+    resample: bool
+
+    @property
+    def number(self) -> int:
+        """The n of gold@n, the k of consensus+k."""
+        return int(split_arm(self.arm)[1])
+
+    def rng(self, stream: int) -> np.random.Generator:
+        """Return the generator of one stream."""
+        import numpy as np
+
+        return np.random.default_rng([self.seed, self.fold, stream])
 
 
-def gold(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
+def gold(texts: FoldTexts, draw: Draw) -> Drawn:
     """Human labels on all train texts: the ceiling."""
-    return Drawn(texts.rows(texts.gold >= 0, copies), "gold", texts.gold >= 0)
+    return _all_of(texts, draw, texts.gold >= 0, Given(texts.gold, GOLD))
 
 
-def gold_aligned(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
+def gold_aligned(texts: FoldTexts, draw: Draw) -> Drawn:
     """Human labels on the texts that have a consensus label: the control of `consensus`."""
-    return Drawn(texts.rows(texts.aligned, copies), "gold", texts.aligned)
+    return _all_of(texts, draw, texts.aligned, Given(texts.gold, GOLD))
 
 
-def consensus(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """Consensus labels on the texts that have one."""
-    return Drawn(texts.rows(texts.aligned, copies), "consensus", texts.aligned)
-
-
-def consensus_kept(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """Consensus labels without the problematic texts."""
-    return Drawn(texts.rows(texts.kept, copies), "consensus", texts.aligned)
-
-
-def gold_kept(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
+def gold_kept(texts: FoldTexts, draw: Draw) -> Drawn:
     """Human labels on the texts of `consensus-kept`."""
-    return Drawn(texts.rows(texts.kept, copies), "gold", texts.aligned)
+    return Drawn(texts.rows(texts.kept, draw.copies), Given(texts.gold, GOLD), texts.aligned)
 
 
-def consensus_random(texts: FoldTexts, copies: np.ndarray, rng: np.random.Generator) -> Drawn:
-    """Consensus labels on a random subset with the size and the class counts of `consensus-kept`: mere size."""
-    rows, wanted = texts.rows(texts.aligned, copies), texts.rows(texts.kept, copies)
-    return Drawn(_subset_like(rows, wanted, texts.consensus, rng), "consensus", texts.aligned)
+def gold_at(texts: FoldTexts, draw: Draw) -> Drawn:
+    """n human labels in all, drawn per seed; dev gets the fold's share of them, at least two per class, at most half.
 
-
-def _subset_like(rows: np.ndarray, wanted: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random subset of `rows`, without replacement, that has the class counts of `wanted`."""
-    import numpy as np
-
-    classes = codes[rows]
-    counts = np.bincount(codes[wanted], minlength=int(codes.max(initial=0)) + 1)
-    order = np.lexsort((rng.random(len(rows)), classes))
-    grouped = classes[order]
-    rank = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
-    subset: np.ndarray = np.sort(rows[order[rank < counts[grouped]]])
-    return subset
-
-
-ARMS: dict[str, ArmRule] = {
-    "gold": gold,
-    "gold-aligned": gold_aligned,
-    "consensus": consensus,
-    "consensus-kept": consensus_kept,
-    "consensus-random": consensus_random,
-    "gold-kept": gold_kept,
-    "floor": gold,
-    "floor-prior": gold,
-}
-"""Name → rule. The floors hold the gold arm's rows: the prior is read from them, nothing is trained."""
-
-FLOOR_ARMS = ("floor", "floor-prior")
-DEFAULT_ARMS = ("gold", "gold-aligned", "consensus", "consensus-kept", "consensus-random", "floor")
-SOURCES = ("gold", "consensus", "human")
-_NEED_GOLD = {"gold", "gold-aligned", "gold-kept", *FLOOR_ARMS}
-_ALIGNED_GOLD = {"gold-aligned", "gold-kept"}
-_NO_LABELS_NEEDED = {"gold", *FLOOR_ARMS}
-_RESAMPLE, _SUBSET = 1, 2  # random streams of a seed
-
-
-def make_arms(
-    texts: pd.DataFrame,
-    folds: pd.DataFrame,
-    labels: pd.DataFrame,
-    *,
-    arms: Sequence[str] = DEFAULT_ARMS,
-    seeds: int | Sequence[int] = 10,
-    resample: bool = False,
-    schema: LabelSchema | None = None,
-) -> pd.DataFrame:
-    """Return the training and dev rows of every arm, fold and seed (table `arms`: text ids as strings, labels by name).
-
-    `texts`: text_id, gold (that of test texts is never read); `folds`: fold, text_id, part; `labels`: text_id, label,
-    is_problematic (`labels` of one method, or `final_labels`). `seeds`: a list, or S for 1 … S; `floor` brings
-    `floor-prior`. `resample`: draw the train texts anew, with replacement, once per seed for all arms; the copies of a
-    text differ in `row`. An arm's dev texts carry labels of the arm's own source.
-
-    Raises `ConfigError` for an unknown arm, `JoinError` for ids that do not meet, `DataError` for an arm without
-    training rows, dev rows or a second class.
+    Within a seed n = 250 is a subset of n = 500. A resample draws from the n.
     """
     import numpy as np
 
-    names, seed_list = _arm_names(arms), _seed_list(seeds)
-    folds = with_text_ids(check(folds, FOLDS))
-    schema = schema or _schema(texts, folds, labels)
-    blocks = []
-    for fold in sorted(folds["fold"].unique()):
-        found = _fold_texts(folds[folds["fold"] == fold], texts, labels, names, schema)
-        for seed in seed_list:
-            copies = _copies(found, seed) if resample else np.ones(len(found.ids), dtype="int64")
-            for name in names:
-                drawn = ARMS[name](found, copies, np.random.default_rng([seed, found.fold, _SUBSET]))
-                _check_arm(name, drawn, found, seed, schema)
-                blocks.append((names.index(name), seed, found, drawn))
-    frame = _frame(blocks, names, schema)
-    logger.info("arms: %s over %d seed(s), %d rows", ", ".join(names), len(seed_list), len(frame))
-    return frame
+    train, dev = (np.flatnonzero((texts.gold >= 0) & part) for part in (texts.is_train, ~texts.is_train))
+    n, rng = draw.number, draw.rng(LABELLED)
+    _check_enough(n, len(train) + len(dev), "human labels", draw)
+    n_dev = min(max(_part_of(n, len(dev), len(train)), min(n // 2, 2 * texts.n_classes)), len(dev))
+    rank = rng.random(len(texts.ids))
+    rows = np.sort(train[np.argsort(rank[train])][: n - n_dev])
+    if draw.resample:
+        rows = np.sort(rows[draw.rng(WITHIN).integers(0, max(len(rows), 1), len(rows))])
+    chosen = np.zeros(len(texts.ids), dtype=bool)
+    chosen[dev[np.argsort(rank[dev])][:n_dev]] = True
+    return Drawn(rows, Given(texts.gold, GOLD), chosen)
 
 
-def _arm_names(arms: Sequence[str]) -> list[str]:
-    if isinstance(arms, str) or not len(arms):
-        raise ConfigError(f"arms must be a list of names; found {arms!r}; choose from {', '.join(ARMS)}")
-    for name in arms:
-        if name not in ARMS:
-            raise ConfigError(f"unknown arm {name!r}; choose from {', '.join(ARMS)}.{nearest(name, ARMS)}")
-    return sorted({*arms, *(FLOOR_ARMS if "floor" in arms else ())})
+def gold_noised(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Human labels on the aligned texts, flipped at random as often, class by class, as the consensus errs.
 
-
-def _seed_list(seeds: int | Sequence[int]) -> list[int]:
-    found = list(range(1, seeds + 1)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not found or min(found) < 0 or len(set(found)) < len(found):
-        raise ConfigError(f"seeds must be a number from 1, or distinct integers that are not negative; found {seeds!r}")
-    return sorted(found)
-
-
-def _schema(texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame) -> LabelSchema:
-    """The schema that came with the texts, else the distinct names among the labels and the gold of train and dev."""
-    if texts.attrs.get("labels"):
-        return LabelSchema.from_records(texts.attrs["labels"])
-    learnable = set(folds.loc[folds["part"] != "test", "text_id"])
-    names = set(labels["label"].dropna()) if "label" in labels else set()
-    if "gold" in texts:
-        names |= set(texts.loc[texts["text_id"].map(str).isin(learnable), "gold"].dropna())
-    return LabelSchema.from_names(sorted(map(str, names)))
-
-
-def _fold_texts(
-    fold: pd.DataFrame, texts: pd.DataFrame, labels: pd.DataFrame, names: list[str], schema: LabelSchema
-) -> FoldTexts:
-    import pandas as pd
-
-    wants_gold = bool(_NEED_GOLD & set(names))
-    parts = fold.set_index("text_id")["part"].sort_index()
-    parts = parts[parts != "test"]  # from here on nothing knows of the test texts
-    known = _by_id(texts, ["gold"] if wants_gold else [], "texts")
-    if (unknown := ~parts.index.isin(known.index)).any():
-        raise JoinError(f"folds: {unknown.sum()} text id(s) are not in texts, {parts.index[unknown][0]!r} among them")
-    voted = _by_id(labels, ["label"], "labels")
-    if not set(names) <= _NO_LABELS_NEEDED and not parts.index.isin(voted.index).any():
-        example = repr(voted.index[0]) if len(voted) else "none"
-        raise JoinError(
-            f"labels: none of the {len(voted)} labelled text ids ({example}, …) is in train or dev, whose ids look "
-            f"like {parts.index[0]!r}; check that both tables use the same ids"
-        )
-    voted = voted.reindex(parts.index)
-    codes = schema.codes(voted["label"])
-    human = schema.codes(known.loc[parts.index, "gold"]) if wants_gold else codes * 0 - 1
-    problematic = voted.get("is_problematic", pd.Series(False, index=voted.index)).eq(True).to_numpy(dtype=bool)
-    source = voted["source"] if "source" in voted else pd.Series("consensus", index=voted.index)
-    aligned = (codes >= 0) & ((human >= 0) if _ALIGNED_GOLD & set(names) else True)
-    return FoldTexts(
-        fold=int(fold["fold"].iloc[0]),
-        ids=parts.index,
-        is_train=(parts == "train").to_numpy(),
-        gold=human,
-        consensus=codes,
-        source=source.map({name: i for i, name in enumerate(SOURCES)}).fillna(1).to_numpy(dtype="int64"),
-        aligned=aligned,
-        kept=aligned & ~problematic,
-    )
-
-
-def _by_id(frame: pd.DataFrame, needed: list[str], name: str) -> pd.DataFrame:
-    import pandas as pd
-
-    if missing := [column for column in ("text_id", *needed) if column not in frame.columns]:
-        raise DataError(f"{name}: missing column(s) {missing}; found {list(frame.columns)}")
-    columns = [c for c in ("text_id", "gold", "label", "is_problematic", "source", "method") if c in frame.columns]
-    found = with_text_ids(frame[columns])
-    if (again := found["text_id"].duplicated()).any():
-        methods = sorted(found["method"].unique()) if "method" in found else []
-        hint = f"choose one of the methods {methods}" if len(methods) > 1 else "each text may stand once"
-        raise DataError(
-            f"{name}: {again.sum()} repeated text id(s), {found['text_id'][again].iloc[0]!r} for one; {hint}"
-        )
-    for column in [c for c in ("gold", "label") if c in found]:
-        if pd.api.types.is_numeric_dtype(found[column]) and found[column].notna().any():
-            raise DataError(f"{name}: {column!r} must hold label names; found {found[column].dtype} values")
-    return found.set_index("text_id")
-
-
-def _copies(texts: FoldTexts, seed: int) -> np.ndarray:
-    """How often a bootstrap draw over all train texts holds each text; one draw per fold and seed, for every arm."""
+    P(consensus | gold) is counted on the aligned train texts; each row is smoothed by one text that has the label shares
+    of the consensus: (n_gc + p_c) / (n_g + 1). Each text is flipped once per seed.
+    """
     import numpy as np
 
-    train = np.flatnonzero(texts.is_train)
-    rng = np.random.default_rng([seed, texts.fold, _RESAMPLE])
-    drawn = train[rng.integers(0, max(len(train), 1), len(train))]
-    copies: np.ndarray = np.bincount(drawn, minlength=len(texts.ids))
-    return copies
+    seen = texts.aligned & texts.is_train
+    counts = np.zeros((texts.n_classes, texts.n_classes))
+    np.add.at(counts, (texts.gold[seen], texts.consensus[seen]), 1)
+    rates = (counts + counts.sum(axis=0) / max(counts.sum(), 1)) / (counts.sum(axis=1, keepdims=True) + 1)
+    limits = np.cumsum(rates, axis=1)[texts.gold]
+    flipped = (draw.rng(FLIP).random((len(texts.ids), 1)) >= limits[:, :-1]).sum(axis=1)
+    return _all_of(texts, draw, texts.aligned, Given(np.where(texts.aligned, flipped, -1), NOISED))
 
 
-def _check_arm(name: str, drawn: Drawn, texts: FoldTexts, seed: int, schema: LabelSchema) -> None:
+def consensus(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels on the texts that have one."""
+    return _all_of(texts, draw, texts.aligned, _voted(texts))
+
+
+def consensus_kept(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels without the problematic texts."""
+    return Drawn(texts.rows(texts.kept, draw.copies), _voted(texts), texts.aligned)
+
+
+def consensus_random(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels on a random subset with the size and the class counts of `consensus-kept`: mere size."""
+    return _subset_like(texts, texts.kept, draw, SUBSET)
+
+
+def consensus_selected(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels on the texts that instance selection (biO-IS) leaves."""
+    return Drawn(texts.rows(_selected(texts, draw), draw.copies), _voted(texts), texts.aligned)
+
+
+def consensus_selected_random(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels on a random subset with the size and the class counts of `consensus-selected`."""
+    return _subset_like(texts, _selected(texts, draw), draw, SUBSET_SELECTED)
+
+
+def consensus_soft(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Shares as targets instead of one label; a tie for the largest share goes to the consensus label."""
     import numpy as np
 
-    codes = getattr(texts, drawn.labels)[drawn.rows]
-    counts = np.bincount(codes, minlength=len(schema)) if len(codes) else np.zeros(len(schema), dtype=int)
-    where = f"arm {name!r} (fold {texts.fold}, seed {seed})"
-    if (counts > 0).sum() < (1 if name in FLOOR_ARMS else 2):
-        found = ", ".join(f"{label} {count}" for label, count in zip(schema, counts) if count) or "none"
-        raise DataError(
-            f"{where}: {len(codes)} training rows of {(counts > 0).sum()} class(es) ({found}), and a classifier needs "
-            "two; label more train texts, or leave the arm out"
+    assert texts.shares is not None
+    largest = texts.shares.max(axis=1)
+    own = texts.shares[np.arange(len(texts.ids)), texts.consensus]
+    codes = np.where(np.isclose(own, largest), texts.consensus, texts.shares.argmax(axis=1))
+    return _all_of(texts, draw, texts.aligned, Given(codes, texts.source, texts.shares))
+
+
+def consensus_repeated(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels, every row as often as there are annotators: the row count of `perspectivist`."""
+    import numpy as np
+
+    assert texts.votes is not None
+    rows = np.repeat(texts.rows(texts.aligned, draw.copies), len(texts.votes.annotators))
+    return Drawn(rows, _voted(texts), texts.aligned)
+
+
+def perspectivist(texts: FoldTexts, draw: Draw) -> Drawn:
+    """One row per valid vote on the aligned texts; its dev texts carry the consensus label."""
+    import numpy as np
+
+    assert texts.votes is not None
+    text = texts.votes.text
+    times = np.where((texts.aligned & texts.is_train)[text], draw.copies[text], 0)
+    return Drawn(np.repeat(text, times), _voted(texts), texts.aligned, np.repeat(texts.votes.code, times), VOTE)
+
+
+def single(texts: FoldTexts, draw: Draw) -> Drawn:
+    """The labels of one annotator, most of its repetitions, on the aligned texts for which it has one."""
+    assert texts.votes is not None
+    _, name = split_arm(draw.arm)
+    if name not in texts.votes.annotators:
+        known = texts.votes.annotators
+        raise ConfigError(f"arm {draw.arm!r}: no such annotator; found {', '.join(known)}.{nearest(name, known)}")
+    codes = texts.votes.own_labels(texts.votes.annotators.index(name), len(texts.ids), texts.n_classes)
+    return _all_of(texts, draw, texts.aligned & (codes >= 0), Given(codes, VOTE))
+
+
+def panel(texts: FoldTexts, draw: Draw) -> Drawn:
+    """The labels of a smaller panel on the aligned texts for which it has one."""
+    codes = texts.panels[draw.arm]
+    return _all_of(texts, draw, texts.aligned & (codes >= 0), Given(codes, PANEL))
+
+
+def permuted(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels dealt out at random over the aligned texts, train and dev apart: there is nothing to learn."""
+    import numpy as np
+
+    codes, rng = np.full(len(texts.ids), -1), draw.rng(PERMUTE)
+    for part in (texts.is_train, ~texts.is_train):
+        codes[texts.aligned & part] = rng.permutation(texts.consensus[texts.aligned & part])
+    return _all_of(texts, draw, texts.aligned, Given(codes, PERMUTED))
+
+
+def corrected(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels after k of them are corrected: problematic texts first, then by score from the lowest."""
+    import numpy as np
+
+    ties = draw.rng(CORRECT).random(len(texts.ids))
+    return _corrected(texts, draw, np.lexsort((ties, texts.score, ~texts.is_problematic)))
+
+
+def corrected_at_random(texts: FoldTexts, draw: Draw) -> Drawn:
+    """Consensus labels after k of them, drawn at random, are corrected."""
+    import numpy as np
+
+    return _corrected(texts, draw, np.argsort(draw.rng(ANY).random(len(texts.ids))))
+
+
+def _all_of(texts: FoldTexts, draw: Draw, chosen: np.ndarray, labels: Given) -> Drawn:
+    return Drawn(texts.rows(chosen, draw.copies), labels, chosen)
+
+
+def _voted(texts: FoldTexts) -> Given:
+    return Given(texts.consensus, texts.source)
+
+
+def _selected(texts: FoldTexts, draw: Draw) -> np.ndarray:
+    """True for the aligned train texts that instance selection leaves under this seed."""
+    import numpy as np
+
+    chosen: np.ndarray = texts.aligned & texts.is_train
+    if texts.opinion is not None:
+        at = np.flatnonzero(chosen)
+        chosen[at] = select_instances(texts.opinion, texts.selection, draw.rng(SELECT)) == KEPT
+    return chosen
+
+
+def _subset_like(texts: FoldTexts, kept: np.ndarray, draw: Draw, stream: int) -> Drawn:
+    """A random subset of the rows of `consensus`, without replacement, that has the class counts of the kept texts."""
+    import numpy as np
+
+    rows, wanted, codes = texts.rows(texts.aligned, draw.copies), texts.rows(kept, draw.copies), texts.consensus
+    classes = codes[rows]
+    counts = np.bincount(codes[wanted], minlength=texts.n_classes)
+    order = np.lexsort((draw.rng(stream).random(len(rows)), classes))
+    grouped = classes[order]
+    rank = np.arange(len(rows)) - np.searchsorted(grouped, grouped)
+    return Drawn(np.sort(rows[order[rank < counts[grouped]]]), _voted(texts), texts.aligned)
+
+
+def _corrected(texts: FoldTexts, draw: Draw, order: np.ndarray) -> Drawn:
+    """Gold for the first k of the aligned texts in `order`, train and dev each their share of k: simulated review."""
+    import numpy as np
+
+    order = order[(texts.aligned & (texts.gold >= 0))[order]]
+    train, dev = order[texts.is_train[order]], order[~texts.is_train[order]]
+    _check_enough(draw.number, len(order), "corrections", draw)
+    k_dev = _part_of(draw.number, len(dev), len(train))
+    human = np.zeros(len(texts.ids), dtype=bool)
+    human[train[: draw.number - k_dev]] = human[dev[:k_dev]] = True
+    codes, source = (np.where(human, new, old) for new, old in ((texts.gold, texts.consensus), (HUMAN, texts.source)))
+    return _all_of(texts, draw, texts.aligned, Given(codes, source))
+
+
+def _part_of(n: int, dev: int, train: int) -> int:
+    """How many of n fall to dev, rounded half up: one more at most for one more in n, so that draws are nested."""
+    return (2 * n * dev + dev + train) // (2 * max(dev + train, 1))
+
+
+def _check_enough(asked: int, there: int, what: str, draw: Draw) -> None:
+    if asked > there:
+        raise ConfigError(
+            f"arm {draw.arm!r} asks for {asked} {what}, and train and dev of fold {draw.fold} have {there} texts for them; ask "
+            "for fewer, or leave the arm out"
         )
-    if not (drawn.dev & ~texts.is_train).any():
-        raise DataError(
-            f"{where}: no dev text has a {drawn.labels} label; the votes must cover dev too, or leave it out"
-        )
 
 
-def _frame(blocks: list[tuple[int, int, FoldTexts, Drawn]], names: list[str], schema: LabelSchema) -> pd.DataFrame:
-    """One frame out of positions: strings are taken from their lists once, at the end."""
-    import numpy as np
-    import pandas as pd
+class Arm(NamedTuple):
+    """One line of ARMS."""
 
-    blocks = sorted(blocks, key=lambda block: (block[0], block[2].fold, block[1]))
-    parts = [part for block in blocks for part in _parts(*block)]
-    columns = [np.concatenate(column) for column in zip(*(part[:-1] for part in parts))]
-    arm, fold, seed, part, row, target, source = columns
-    ids = {texts.fold: texts.ids for _, _, texts, _ in blocks}
-    start = dict(zip(ids, np.cumsum([0, *map(len, ids.values())])))
-    position = np.concatenate([rows + start[found_fold] for *_, (found_fold, rows) in parts])
-    every_id = pd.Index(np.concatenate([np.asarray(index, dtype=object) for index in ids.values()]))
-    return pd.DataFrame(
-        {
-            "student": "all",
-            "arm": pd.Index(names).take(arm),
-            "fold": fold,
-            "seed": seed,
-            "part": pd.Index(["dev", "train"]).take(part),
-            "row": row,
-            "text_id": every_id.take(position),
-            "target": pd.Index(list(schema.names)).take(target),
-            "source": pd.Index(list(SOURCES)).take(source),
-            "shares": None,
-        }
-    )[list(ARMS_TABLE.columns)]
+    draw: Callable[[FoldTexts, Draw], Drawn]
+    """Texts of a fold, one seed → the arm's rows and labels."""
+    needs: tuple[str, ...]
+    """What it reads: gold, aligned gold (on every text of it), labels, shares, score, votes, text, panel."""
 
 
-def _parts(arm: int, seed: int, texts: FoldTexts, drawn: Drawn) -> Iterator[tuple[Any, ...]]:
-    import numpy as np
+_ALIGNED_GOLD = ("labels", "gold", "aligned gold")
 
-    codes = getattr(texts, drawn.labels)
-    source = texts.source if drawn.labels == "consensus" else np.zeros_like(texts.source)
-    for part, rows in enumerate((np.flatnonzero(drawn.dev & ~texts.is_train), drawn.rows)):
-        fixed = [np.full(len(rows), value, dtype="int64") for value in (arm, texts.fold, seed, part)]
-        yield (*fixed, np.arange(len(rows)), codes[rows], source[rows], (texts.fold, rows))
+ARMS: dict[str, Arm] = {
+    "gold": Arm(gold, ("gold",)),
+    "gold-aligned": Arm(gold_aligned, _ALIGNED_GOLD),
+    "consensus": Arm(consensus, ("labels",)),
+    "consensus-kept": Arm(consensus_kept, ("labels",)),
+    "consensus-random": Arm(consensus_random, ("labels",)),
+    "gold-kept": Arm(gold_kept, _ALIGNED_GOLD),
+    "consensus-soft": Arm(consensus_soft, ("labels", "shares")),
+    "perspectivist": Arm(perspectivist, ("labels", "votes")),
+    "consensus-repeated": Arm(consensus_repeated, ("labels", "votes")),
+    "consensus-selected": Arm(consensus_selected, ("labels", "text")),
+    "consensus-selected-random": Arm(consensus_selected_random, ("labels", "text")),
+    "single:<annotator>": Arm(single, ("labels", "votes")),
+    "panel:<size>": Arm(panel, ("labels", "panel")),
+    "gold-noised": Arm(gold_noised, _ALIGNED_GOLD),
+    "permuted": Arm(permuted, ("labels",)),
+    "gold@<n>": Arm(gold_at, ("gold",)),
+    "consensus+<k>": Arm(corrected, ("labels", "gold", "score")),
+    "consensus+<k>:random": Arm(corrected_at_random, ("labels", "gold")),
+    "floor": Arm(gold, ("gold",)),
+    "floor-prior": Arm(gold, ("gold",)),
+}
+"""Name, or family of names → arm. The floors hold the gold arm's rows: the prior is read from them, nothing is trained."""
+
+SEVERAL_ROWS = ("perspectivist", "consensus-repeated")
+"""Arms with several rows per text: for the number of steps each of their texts counts once."""
+
+
+def known_arm(name: str) -> bool:
+    """Return whether a name is an arm, or stands for arms of a family (gold@curve, single:best, …); presets are none."""
+    return "<" not in name and split_arm(name)[0] in ARMS
+
+
+def arm_called(name: str) -> Arm:
+    """Return the line of ARMS that a name belongs to; raises `ConfigError` for an unknown one."""
+    if not known_arm(name):
+        raise ConfigError(f"unknown arm {name!r}; choose from {', '.join(ARMS)}.{nearest(name, ARMS)}")
+    return ARMS[split_arm(name)[0]]

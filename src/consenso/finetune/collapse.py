@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consenso.finetune.metrics import cross_entropy, softmax
+from consenso.finetune.metrics import dev_scores, softmax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,38 +13,74 @@ SHARE, SHARE_OVER_PRIOR, SPREAD, CHANCE_P, ENTROPY_SHARE = 0.95, 0.03, 0.05, 0.0
 PERMUTATIONS = 999
 
 
-def find_collapse(logits: np.ndarray, codes: np.ndarray, train_codes: np.ndarray, *, seed: int = 0) -> str | None:
+def find_collapse(
+    logits: np.ndarray,
+    codes: np.ndarray,
+    train_codes: np.ndarray,
+    *,
+    seed: int = 0,
+    targets: np.ndarray | None = None,
+    dev_targets: np.ndarray | None = None,
+) -> str | None:
     """Return why a run has collapsed, or None for a healthy one.
 
     `logits`: (n dev texts, K), −inf in the column of a class that the arm does not have; `codes`: the dev labels of the
-    arm's own source; `train_codes`: its training labels. Collapsed: a logit is not finite; one class only is predicted;
-    the most predicted class has more than max(.95, its share in training + .03); the standard deviation of the logits
-    over texts (mean over classes, each row centred, since softmax ignores a row's level) is below .05; or agreement
-    with dev is not above chance (Matthews correlation, permutation p > .05) and the cross-entropy is at least .97 of
-    the entropy of the training labels.
+    arm's own source; `train_codes`: its training labels; `targets`, `dev_targets`: where the training or the dev rows
+    have soft targets, these, (rows, K). Collapsed: a logit is not finite; one class only is predicted; the most
+    predicted class has more than max(.95, its share in training + .03); the standard deviation of the logits over texts
+    (mean over the classes that occur in training, each row centred, since softmax ignores a row's level) is below .05;
+    or agreement with the dev labels is not above chance (Matthews correlation, permutation p > .05) and the plain
+    cross-entropy on dev is at least .97 of the entropy of the training shares. Shares are those of the training labels,
+    with soft targets the mean target.
     """
     import numpy as np
 
+    n_classes = logits.shape[1]
+    shares = np.bincount(train_codes, minlength=n_classes) / len(train_codes) if targets is None else targets.mean(0)
     known = logits[:, ~np.isneginf(logits).all(axis=0)]
     if known.shape[1] == 0 or not np.isfinite(known).all():
         return "a logit is not finite"
-    prior = np.bincount(train_codes, minlength=logits.shape[1]) / len(train_codes)
     predicted = logits.argmax(axis=1)
-    counts = np.bincount(predicted, minlength=logits.shape[1])
+    loss = dev_scores(codes, softmax(logits), dev_targets)["dev_loss"]
+    return (
+        _one_class(predicted, shares)
+        or _hardly_differs(logits[:, (shares > 0) & np.isfinite(logits).all(axis=0)])
+        or _by_chance(loss, shares, codes, predicted, seed)
+    )
+
+
+def _one_class(predicted: np.ndarray, shares: np.ndarray) -> str | None:
+    import numpy as np
+
+    counts = np.bincount(predicted, minlength=len(shares))
     top, share = int(counts.argmax()), float(counts.max() / len(predicted))
     if share == 1:
         return "one class is predicted for every dev text"
-    if share > max(SHARE, prior[top] + SHARE_OVER_PRIOR):
-        return f"one class is predicted for {share:.1%} of the dev texts; its share in training is {prior[top]:.1%}"
-    spread = float((known - known.mean(axis=1, keepdims=True)).std(axis=0).mean())
-    if spread < SPREAD:
-        return f"the logits hardly differ between texts (standard deviation {spread:.4f})"
-    loss, entropy = cross_entropy(codes, softmax(logits)), -float(sum(p * np.log(p) for p in prior if p > 0))
-    if loss >= ENTROPY_SHARE * entropy and (p := chance_p(codes, predicted, seed=seed)) > CHANCE_P:
-        return (
-            f"agreement with dev by chance (p = {p:.2f}), dev loss {loss:.3f} that of the label shares ({entropy:.3f})"
-        )
+    if share > max(SHARE, shares[top] + SHARE_OVER_PRIOR):
+        return f"one class is predicted for {share:.1%} of the dev texts; its share in training is {shares[top]:.1%}"
     return None
+
+
+def _hardly_differs(logits: np.ndarray) -> str | None:
+    spread = float((logits - logits.mean(axis=1, keepdims=True)).std(axis=0).mean()) if logits.size else 0.0
+    return f"the logits hardly differ between texts (standard deviation {spread:.4f})" if spread < SPREAD else None
+
+
+def _by_chance(loss: float, shares: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed: int) -> str | None:
+    limit = entropy(shares)
+    if loss < ENTROPY_SHARE * limit or (p := chance_p(codes, predicted, seed=seed)) <= CHANCE_P:
+        return None
+    return (
+        f"agreement with dev by chance (p = {p:.2f}), dev loss {loss:.3f} no better than the label shares ({limit:.3f})"
+    )
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Return the entropy of label shares in nats: the loss of a student that has learned them and nothing else."""
+    import numpy as np
+
+    present = shares[shares > 0]
+    return float(-(present * np.log(present)).sum())
 
 
 def chance_p(codes: np.ndarray, predicted: np.ndarray, *, seed: int = 0) -> float:

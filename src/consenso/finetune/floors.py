@@ -11,11 +11,12 @@ _DRAWS = 4  # random stream of a seed
 def floor_outcome(arm: str, training: Training, n_classes: int) -> Outcome:
     """Return a floor's predictions: the majority class of its training rows, or (`floor-prior`) draws of their shares.
 
-    A tie for the majority goes to the class that stands first in the schema; probabilities are the shares in both.
+    A tie for the majority goes to the class that stands first in the schema; probabilities are the shares in both; with
+    soft targets the shares are their mean.
     """
     import numpy as np
 
-    shares = np.bincount(training.codes, minlength=n_classes) / len(training.codes)
+    shares = training.shares(n_classes)
     probabilities = np.tile(shares, (len(training.asked), 1))
     if arm == "floor":
         predicted = np.full(len(training.asked), int(shares.argmax()))

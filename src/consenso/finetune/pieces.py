@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.finetune.training import Outcome
-from consenso.store import write_atomically
+from consenso.store import RunFolder, write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when a change here or in a student makes earlier pieces wrong."""
 
 
@@ -54,3 +55,11 @@ def read_piece(path: Path) -> Outcome | None:
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         logger.warning("%s cannot be read (%s); this training is repeated", path, error)
         return None
+
+
+def finished_outcomes(keys: Iterable[str], folder: RunFolder | None) -> dict[str, Outcome]:
+    """Return key → outcome for the trainings that a run folder holds; none without a folder."""
+    if folder is None:
+        return {}
+    found = {key: read_piece(folder.piece_path("trainings", key)) for key in keys}
+    return {key: outcome for key, outcome in found.items() if outcome is not None}

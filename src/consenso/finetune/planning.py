@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from consenso.finetune.pieces import finished_outcomes
 from consenso.finetune.recipe import Recipe
+from consenso.finetune.rescue import Rescue, replaced_seeds, rescue_study
 from consenso.finetune.students import STUDENTS
-from consenso.finetune.study import make_study
+from consenso.finetune.study import Run, make_study
+from consenso.finetune.training import base_student
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 
@@ -48,21 +51,30 @@ def plan_arms(
     recipe: Recipe | None = None,
     schema: LabelSchema | None = None,
     folder: RunFolder | None = None,
+    rescue: Rescue | None = None,
 ) -> list[Planned]:
-    """Return what `run_arms` with the same arguments would do, piece by piece, without doing it."""
+    """Return what `run_arms` with the same arguments would do, piece by piece, without doing it.
+
+    With `rescue` that of the runs known to have collapsed is planned too; how many more will, nobody knows.
+    """
     study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
-    module, tokens = STUDENTS[student], _tokens(study.texts, study.recipe)
-    pieces = []
-    for key, runs in study.served().items():
-        training = runs[0].training
+    module, tokens = STUDENTS[base_student(student)], _tokens(study.texts, study.recipe)
+    studies = [study]
+    if rescue is not None and (replaced := replaced_seeds(study, finished_outcomes(study.trainings(), folder))):
+        studies.append(rescue_study(study, replaced, rescue, texts, folds))
+
+    def planned(key: str, runs: list[Run]) -> Planned:
+        training, arms = runs[0].training, tuple(run.arm for run in runs)
         done = folder is not None and folder.piece_path("trainings", key).exists()
         spent = 0.0 if done else module.seconds(tokens, study.recipe, [training])[1]
         size = 0 if done else 8_000 + 8 * len(training.asked) * len(study.schema)
-        arms_served = tuple(run.arm for run in runs)
-        pieces.append(Planned("train", arms_served, runs[0].fold, runs[0].seed, key, done, spent, size))
+        return Planned("train", arms, runs[0].fold, runs[0].seed, key, done, spent, size)
+
+    pieces = [planned(key, runs) for each in studies for key, runs in each.served().items()]
     left = any(not piece.done for piece in pieces)
     spent = module.seconds(tokens, study.recipe, [])[0] if left else 0.0
-    size = 4 * 384 * len(study.texts) if left and student == "frozen" and folder is not None else 0
+    is_cached = module is STUDENTS["frozen"] and folder is not None
+    size = 4 * 384 * len(study.texts) if left and is_cached else 0
     return [Planned("prepare", (), None, None, None, not left, spent, size), *pieces]
 
 

@@ -19,7 +19,6 @@ from typing import Any, cast
 from consenso.finetune.pieces import write_piece
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import STUDENTS
-from consenso.finetune.study import Study
 from consenso.finetune.training import Outcome, Prepared, Training
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder, write_atomically
@@ -40,9 +39,15 @@ class Bench:
     """What every training of a study shares."""
 
     student: str
+    """A key of STUDENTS."""
     recipe: Recipe
     schema: LabelSchema
     folder: RunFolder | None
+
+    def prepare(self, texts: Sequence[str], progress: Callable[[int, int], None]) -> Prepared:
+        """Compute what all trainings share; embeddings are read from the run folder where they are."""
+        cache = None if self.folder is None else self.folder.path / "cache"
+        return STUDENTS[self.student].prepare(texts, self.recipe, cache, progress)
 
     def train(self, training: Training, prepared: Prepared) -> Outcome:
         """Train, save what comes out and return it; a fault becomes an outcome that is not saved: it is tried again."""
@@ -52,7 +57,8 @@ class Bench:
         except _FAULTS as error:
             reason = str(error).strip().split("\n")[0]
             return Outcome("failed", f"{type(error).__name__}: {reason}", facts=_times(started, None))
-        samples = training.steps * self.recipe.batch_size or len(training.rows)
+        steps = min(training.steps, outcome.facts["steps"])  # 0 for a student without steps of its own
+        samples = steps * self.recipe.batch_size or len(training.rows)
         outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})
         if self.folder is not None:
             write_piece(self.folder.piece_path("trainings", training.key), outcome)
@@ -64,24 +70,12 @@ def _times(started: float, samples: int | None) -> dict[str, Any]:
     return {"seconds": spent, "samples_per_s": None if samples is None else samples / max(spent, 1e-9)}
 
 
-def in_this_process(
-    study: Study,
-    trainings: Sequence[Training],
-    folder: RunFolder | None,
-    workers: int,
-    progress: Callable[[int, int], None],
-) -> Done:
+def in_this_process(bench: Bench, prepared: Prepared, trainings: Sequence[Training], workers: int = 1) -> Done:
     """Yield (key, outcome) one after the other; numerical libraries are held to one thread meanwhile."""
-    bench, prepared = Bench(study.student, study.recipe, study.schema, folder), _prepare(study, folder, progress)
     for training in trainings:
         with one_thread():
             outcome = bench.train(training, prepared)
         yield training.key, outcome
-
-
-def _prepare(study: Study, folder: RunFolder | None, progress: Callable[[int, int], None]) -> Prepared:
-    cache = None if folder is None else folder.path / "cache"
-    return STUDENTS[study.student].prepare(study.texts, study.recipe, cache, progress)
 
 
 @contextlib.contextmanager
@@ -97,25 +91,18 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def in_processes(
-    study: Study,
-    trainings: Sequence[Training],
-    folder: RunFolder | None,
-    workers: int,
-    progress: Callable[[int, int], None],
-) -> Done:
+def in_processes(bench: Bench, prepared: Prepared, trainings: Sequence[Training], workers: int) -> Done:
     """Yield (key, outcome) as worker processes finish.
 
     A worker that dies (killed for memory) takes its pool along: what it left is tried again, one training per process,
     and one that kills its process again has failed; after three deaths in a row the rest has failed too.
     """
-    bench = Bench(study.student, study.recipe, study.schema, folder)
-    cache = None if folder is None else folder.path / "cache"
+    cache = None if bench.folder is None else bench.folder.path / "cache"
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="prepared-", dir=cache) as place:
         path = Path(place) / "prepared.npz"
-        _save(path, _prepare(study, folder, progress))
+        _save(path, prepared)
         left = {training.key: training for training in trainings}
         with contextlib.suppress(BrokenProcessPool):
             for key, outcome in _pool(bench, path, list(left.values()), workers):

@@ -31,9 +31,15 @@ class Recipe(Settings):
     """AdamW's decay of weight matrices; biases and layer norms are left alone."""
     clip: Positive = 1.0
     """Largest gradient norm."""
+    steps: Literal["equal", "epochs"] = "equal"
+    """epochs: each arm takes `epochs` over its own rows; in an experiment file a declared variant only."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without a better dev score after which a training ends; 0: never. A declared variant only."""
     evaluations: Count = 10
     """Evaluations on dev, evenly spaced over the steps; the best state by dev macro-F1 is kept."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward under autocast, about 1.5 times as fast where the processor has it; for all arms."""
+    watch: bool = True
+    """End a training of the encoder that is doomed to collapse early; False: each takes all its steps."""
     c_grid: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     """Inverse regularisation C of the linear heads (`frozen`, `linear`): the best on dev, the smallest if equal."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consenso.finetune.arms import FLOOR_ARMS
+from consenso.finetune.arm_names import FLOOR_ARMS
 from consenso.finetune.floors import floor_outcome
-from consenso.finetune.pieces import read_piece
-from consenso.finetune.pool import in_processes, in_this_process
+from consenso.finetune.pieces import finished_outcomes
+from consenso.finetune.pool import Bench, in_processes, in_this_process
 from consenso.finetune.recipe import Recipe
+from consenso.finetune.rescue import Rescue, replaced_seeds, rescue_study
 from consenso.finetune.study import Run, Study, make_study
-from consenso.finetune.training import Outcome
+from consenso.finetune.training import Outcome, Prepared, Training, base_student
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 from consenso.tables import CURVES, PREDICTIONS, TRAININGS
@@ -43,6 +45,7 @@ def run_arms(
     folder: RunFolder | None = None,
     workers: int = 1,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    rescue: Rescue | None = None,
 ) -> Results:
     """Train the student once per arm, fold and seed; return the tables `trainings`, `curves` and `predictions`.
 
@@ -51,56 +54,96 @@ def run_arms(
     `workers` above 1: that many processes; each training uses one thread, so results do not depend on `workers`.
     A training that fails is a row with status `failed` and a reason; the others go on. `progress` gets
     {stage, student, done, total, arm, seed, seconds} after each training; no arm and seed while texts are prepared.
+    `rescue`: seeds → the table `arms` for them; with it each fold and seed in which a run of an arm that counts has
+    collapsed is trained once more in all arms, under the next seed that the list does not hold. These are rows of
+    attempt `rescue`: `seed` is the one that they replace, `trained_seed` the one that was used.
 
     Raises `ConfigError`, `DataError`, `JoinError` for bad input, `ModelError` for an unusable encoder, `StorageError`
     when the disk is full (what is finished stays).
     """
     study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
     started, tell = time.monotonic(), progress or (lambda event: None)
-    outcomes = _finished(study, folder)
-    todo = {key: training for key, training in study.trainings().items() if key not in outcomes}
-    served = study.served()
-    total = len(served)
-    logger.info("%s: %d training(s), %d of them finished before", student, total, total - len(todo))
 
     def say(**event: Any) -> None:
         tell({"stage": "finetune", "student": student, "seconds": time.monotonic() - started, **event})
 
-    def prepared(done: int, of: int) -> None:
-        say(stage="prepare", done=done, total=of, arm=None, seed=None)
-
-    say(done=total - len(todo), total=total, arm=None, seed=None)
-    if todo:
-        run_all = in_processes if workers > 1 else in_this_process
-        for key, outcome in run_all(study, list(todo.values()), folder, workers, prepared):
-            outcomes[key], run = outcome, served[key][0]
-            if outcome.status != "ok":
-                logger.warning("%s, seed %d: %s (%s)", run.arm, run.seed, outcome.status, outcome.reason)
-            say(done=len(outcomes), total=total, arm=run.arm, seed=run.seed, fold=run.fold)
-    results = _tables(study, outcomes)
-    logger.info("%s: %d training(s) in %.1f s", student, total, time.monotonic() - started)
+    bench = Bench(base_student(student), study.recipe, study.schema, folder)
+    series = _Series(bench, workers, say)
+    outcomes = series.train(study)
+    rows = [_Row(run, outcomes, "as_run", run.seed) for run in study.runs]
+    if rescue is not None and (replaced := replaced_seeds(study, outcomes)):
+        logger.warning("%s: seed(s) %s collapsed; rescued", student, sorted({seed for _, seed in replaced}))
+        second = rescue_study(study, replaced, rescue, texts, folds)
+        outcomes = series.train(second)
+        stands_for = {(fold, new): seed for (fold, seed), new in replaced.items()}
+        rows += [_Row(run, outcomes, "rescue", stands_for[run.fold, run.seed]) for run in second.runs]
+    results = _tables(study, rows)
+    logger.info("%s: %d training(s) in %.1f s", student, series.total, time.monotonic() - started)
     return results
 
 
-def _finished(study: Study, folder: RunFolder | None) -> dict[str, Outcome]:
-    if folder is None:
-        return {}
-    found = {key: read_piece(folder.piece_path("trainings", key)) for key in study.trainings()}
-    return {key: outcome for key, outcome in found.items() if outcome is not None}
+@dataclass
+class _Series:
+    """The trainings of one call: what is saved is read, the rest is trained, and both are counted."""
+
+    bench: Bench
+    workers: int
+    say: Callable[..., None]
+    done: int = 0
+    total: int = 0
+    prepared: Prepared | None = None
+    """Made when the first training needs it, for all of them."""
+
+    def train(self, study: Study) -> dict[str, Outcome]:
+        """Return key → outcome for every training of a study."""
+        trainings, served = study.trainings(), study.served()
+        outcomes = finished_outcomes(trainings, self.bench.folder)
+        todo = [training for key, training in trainings.items() if key not in outcomes]
+        self.done, self.total = self.done + len(outcomes), self.total + len(trainings)
+        logger.info("%s: %d training(s), %d of them finished before", study.student, len(trainings), len(outcomes))
+        self.say(done=self.done, total=self.total, arm=None, seed=None)
+        for key, outcome in self._outcomes(study, todo):
+            outcomes[key], run = outcome, served[key][0]
+            self.done += 1
+            if outcome.status != "ok":
+                logger.warning("%s, seed %d: %s (%s)", run.arm, run.seed, outcome.status, outcome.reason)
+            self.say(done=self.done, total=self.total, arm=run.arm, seed=run.seed, fold=run.fold)
+        return outcomes
+
+    def _outcomes(self, study: Study, todo: list[Training]) -> Iterator[tuple[str, Outcome]]:
+        if not todo:
+            return
+        if self.prepared is None:
+            self.prepared = self.bench.prepare(study.texts, self._say_prepared)
+        run_all = in_processes if self.workers > 1 else in_this_process
+        yield from run_all(self.bench, self.prepared, todo, self.workers)
+
+    def _say_prepared(self, done: int, of: int) -> None:
+        self.say(stage="prepare", done=done, total=of, arm=None, seed=None)
 
 
-def _tables(study: Study, outcomes: dict[str, Outcome]) -> Results:
+class _Row(NamedTuple):
+    """One row of the trainings table before it is one."""
+
+    run: Run
+    outcomes: dict[str, Outcome]
+    attempt: str
+    seed: int
+    """The seed that the row stands for; a rescue was trained under another one, `run.seed`."""
+
+
+def _tables(study: Study, rows: list[_Row]) -> Results:
     import pandas as pd
 
     trainings, curves, predictions = [], [], []
-    for run in study.runs:
+    for run, outcomes, attempt, seed in rows:
         floor = run.arm in FLOOR_ARMS
         outcome = floor_outcome(run.arm, run.training, len(study.schema)) if floor else outcomes[run.training.key]
-        name = {"student": study.student, "arm": run.arm, "fold": run.fold, "seed": run.seed, "attempt": "as_run"}
+        name = {"student": study.student, "arm": run.arm, "fold": run.fold, "seed": seed, "attempt": attempt}
         trainings.append(
             {**name, "status": outcome.status, "reason": outcome.reason, "train_rows": len(run.training.rows)}
             | outcome.facts
-            | {"key": None if floor else run.training.key}
+            | {"trained_seed": run.seed, "key": None if floor else run.training.key}
         )
         curves += [{**name, **point} for point in outcome.curve]
         if outcome.probabilities is not None:

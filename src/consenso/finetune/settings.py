@@ -2,63 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from consenso.errors import nearest
-from consenso.finetune.arms import ARMS, DEFAULT_ARMS
+from consenso.finetune.arm_names import DEFAULT_ARMS, OPEN_NAMES, PRESETS, expand_presets
+from consenso.finetune.arms import ARMS, known_arm
 from consenso.finetune.recipe import Recipe
+from consenso.finetune.selection import InstanceSelection
 from consenso.finetune.students import STUDENTS
 from consenso.settings import Settings
 
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Seeds = Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)]
+DECLARED_ONLY = {"steps": "equal", "patience": 0}
+"""Keys of the recipe that only a variant may change, and what they are otherwise."""
 
-class StudentOverride(Settings):
+
+class _Choice(Settings):
+    """Arms and seeds, checked alike wherever they may be chosen."""
+
+    @field_validator("arms", mode="before", check_fields=False)
+    @classmethod
+    def _without_presets(cls, names: Any) -> Any:
+        listed = isinstance(names, str) or (isinstance(names, list | tuple) and all(isinstance(n, str) for n in names))
+        return expand_presets(names) if listed else names
+
+    @field_validator("arms", check_fields=False)
+    @classmethod
+    def _known_arms(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name != "full" and not known_arm(name):
+                choice = [*ARMS, *OPEN_NAMES, *PRESETS]
+                raise ValueError(f"unknown arm {name!r}; choose from {', '.join(choice)}.{nearest(name, choice)}")
+        return names
+
+    @field_validator("seeds", check_fields=False)
+    @classmethod
+    def _distinct_seeds(cls, seeds: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        if isinstance(seeds, tuple) and (len(set(seeds)) < len(seeds) or min(seeds) < 0):
+            raise ValueError("seeds must be distinct and not negative")
+        return seeds
+
+
+class StudentOverride(_Choice):
     """What differs for one student: [finetune.overrides.<student>]. Keys left out are as in [finetune]."""
 
-    arms: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    arms: Names | None = None
     """Train this student on these arms only."""
-    seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
     """Another list or number of seeds."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     """Keys of the recipe that differ."""
 
 
-class FinetuneSettings(Settings):
+class Variant(StudentOverride):
+    """A declared sensitivity variant, [finetune.variants.<name>]: reported beside the main analysis, never instead."""
+
+    students: Names | None = None
+    """The students to vary; default: all."""
+    dev: Literal["own", "gold"] = "own"
+    """Whose labels choose the best state: the arm's own source, or gold for every arm."""
+    steps: Literal["equal", "epochs"] = "equal"
+    """epochs: each arm takes the recipe's epochs over its own rows instead of as many steps as the others."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Evaluations without a better dev score after which a training ends; 0: never. For all arms."""
+
+    @model_validator(mode="after")
+    def _varies(self) -> Self:
+        if not self.model_fields_set - {"students", "arms", "seeds"}:
+            raise ValueError("a variant must differ in dev, steps, patience or recipe")
+        return self
+
+
+class FinetuneSettings(_Choice):
     """Which students are trained on which labels, how often and how."""
 
-    students: Annotated[tuple[str, ...], Field(min_length=1)] = ("frozen",)
+    students: Names = ("frozen",)
     """Keys of STUDENTS: encoder (fine-tuned), frozen (embeddings + linear head), linear (TF-IDF + linear head)."""
-    arms: Annotated[tuple[str, ...], Field(min_length=1)] = DEFAULT_ARMS
-    """Keys of ARMS: the sets of training labels that are compared."""
-    seeds: Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)] = 10
+    arms: Names = DEFAULT_ARMS
+    """The sets of training labels that are compared: names of arms, or a preset (quick, standard, full) for several."""
+    seeds: Seeds = 10
     """The paired seeds: a list, or a number S that means 1 … S."""
     recipe: Recipe = Recipe()
     """Every training choice, shared by all arms."""
+    soft: Literal["shares", "votes"] = "shares"
+    """Targets of `consensus-soft`: the shares of the consensus method, or the shares of the valid votes."""
+    selection: InstanceSelection = InstanceSelection()
+    """How `consensus-selected` leaves texts out."""
     resample: bool | None = None
     """Draw the training texts anew (bootstrap) for each seed; default: for students that train deterministically."""
+    rescue: bool = True
+    """Train all arms of a seed again under the next seed where an arm collapsed: a second analysis beside the first."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Trainings at the same time, each in a process with one thread."""
     overrides: dict[str, StudentOverride] = Field(default_factory=dict)
     """Student → what differs for it: a costly student on fewer arms and seeds, for example."""
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    """Name → a declared sensitivity variant: the same arms trained otherwise, reported beside the main analysis."""
 
     @field_validator("students")
     @classmethod
     def _known_students(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _known(names, STUDENTS, "student")
-
-    @field_validator("arms")
-    @classmethod
-    def _known_arms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _known(names, ARMS, "arm")
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct_seeds(cls, seeds: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if not isinstance(seeds, int) and (len(set(seeds)) < len(seeds) or min(seeds) < 0):
-            raise ValueError("seeds must be distinct and not negative")
-        return seeds
 
     @field_validator("overrides")
     @classmethod
@@ -66,22 +115,79 @@ class FinetuneSettings(Settings):
         _known(tuple(overrides), STUDENTS, "student")
         return overrides
 
+    @field_validator("variants")
+    @classmethod
+    def _plain_names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        for name in variants:
+            if not re.fullmatch(r"\w[\w .+-]*", name):
+                raise ValueError(f"a variant's name has letters, digits, spaces and . + - _ only; found {name!r}")
+        return variants
+
     @model_validator(mode="after")
-    def _overrides_fit(self) -> Self:
+    def _parts_fit(self) -> Self:
+        for name, variant in self.variants.items():
+            if strange := sorted(set(variant.students or ()) - set(self.students)):
+                raise ValueError(f"variants.{name}: student {strange[0]!r} is not among finetune.students")
         for student in self.overrides:
             self.for_student(student)
+        for _ in self.studies():
+            pass
         return self
 
-    def for_student(self, student: str) -> FinetuneSettings:
+    @model_validator(mode="after")
+    def _variants_declare(self) -> Self:
+        recipes = [self.recipe.model_dump(), *(override.recipe for override in self.overrides.values())]
+        for key, plain in DECLARED_ONLY.items():
+            if any(recipe.get(key, plain) != plain for recipe in recipes) and not isinstance(self, StudySettings):
+                raise ValueError(f"recipe.{key} may differ in a declared variant only: [finetune.variants.NAME]")
+        return self
+
+    def for_student(self, student: str) -> StudySettings:
         """Return the settings of one student, its overrides applied."""
-        override = self.overrides.get(student, StudentOverride())
-        given = {name: value for name, value in override if name != "recipe" and value is not None}
+        return self._with(self.overrides.get(student, StudentOverride()))
+
+    def studies(self) -> Iterator[StudyOf]:
+        """Yield what is trained: every student, then every student of every variant."""
+        for student in self.students:
+            yield StudyOf(student, student, self.for_student(student))
+        for name, variant in self.variants.items():
+            for student in variant.students or self.students:
+                yield StudyOf(f"{student} ({name})", student, self.for_student(student)._varied(variant))
+
+    def _varied(self, variant: Variant) -> StudySettings:
+        of_recipe = {"steps": variant.steps, "patience": variant.patience, **variant.recipe}
+        return self._with(variant.model_copy(update={"recipe": of_recipe}), dev=variant.dev)
+
+    def _with(self, override: StudentOverride, dev: Literal["own", "gold"] = "own") -> StudySettings:
+        changes = {name: value for name in ("arms", "seeds") if (value := getattr(override, name)) is not None}
         recipe = {**self.recipe.model_dump(), **override.recipe}
-        return FinetuneSettings(**{**self.model_dump(exclude={"overrides"}), **given, "recipe": recipe})
+        kept = self.model_dump(exclude={"overrides", "variants", "dev"})
+        return StudySettings(**{**kept, **changes, "recipe": recipe}, dev=dev)
 
     def resamples(self, student: str) -> bool:
         """Return whether the training texts of this student are drawn anew for each seed."""
         return STUDENTS[student].DETERMINISTIC if self.resample is None else self.resample
+
+
+class StudySettings(FinetuneSettings):
+    """The settings of one student in one study, its overrides and those of its variant applied."""
+
+    dev: Literal["own", "gold"] = "own"
+    """Whose labels choose the best state."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        return self
+
+
+class StudyOf(NamedTuple):
+    """One student under one set of choices."""
+
+    student: str
+    """As in the tables: `frozen`, or `frozen (gold dev)` for a variant."""
+    base: str
+    """The key of STUDENTS."""
+    settings: StudySettings
 
 
 def _known(names: tuple[str, ...], registry: Mapping[str, object], kind: str) -> tuple[str, ...]:

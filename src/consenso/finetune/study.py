@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
 from consenso.errors import ConfigError, DataError, JoinError, nearest
-from consenso.finetune.arms import FLOOR_ARMS
+from consenso.finetune.arm_names import FLOOR_ARMS
+from consenso.finetune.arms import SEVERAL_ROWS
 from consenso.finetune.pieces import FORMAT
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import STUDENTS
-from consenso.finetune.training import Training
+from consenso.finetune.training import Training, base_student
 from consenso.labels import LabelSchema
 from consenso.store import digest
 from consenso.tables import ARMS, FOLDS, check, with_text_ids
@@ -48,6 +49,7 @@ class Study:
     """Sorted by arm, fold and seed."""
     schema: LabelSchema
     student: str
+    """As in the tables: `frozen`, or `frozen (gold dev)` for a declared variant."""
     recipe: Recipe
 
     def served(self) -> dict[str, list[Run]]:
@@ -72,11 +74,12 @@ def make_study(
     recipe: Recipe | None,
     schema: LabelSchema | None,
 ) -> Study:
-    """Check the tables and join them by text id; gold is not looked at, the arms' targets are."""
-    if student not in STUDENTS:
-        raise ConfigError(
-            f"unknown student {student!r}; choose from {', '.join(STUDENTS)}.{nearest(student, STUDENTS)}"
-        )
+    """Check the tables and join them by text id; gold is not looked at, the arms' targets are.
+
+    `student`: a key of STUDENTS, or one under a declared variation such as `frozen (gold dev)`.
+    """
+    if (base := base_student(student)) not in STUDENTS:
+        raise ConfigError(f"unknown student {base!r}; choose from {', '.join(STUDENTS)}.{nearest(base, STUDENTS)}")
     schema = schema or _schema(arms, texts)
     arms, folds = with_text_ids(check(arms, ARMS)), with_text_ids(check(folds, FOLDS))
     arms = arms[arms["student"].isin(["all", student])]
@@ -85,9 +88,9 @@ def make_study(
     named = _texts(texts)
     parts = _parts(folds, named, sorted(arms["fold"].unique()))
     recipe = recipe or Recipe()
-    rows = _rows(arms, named, parts, schema)
-    header, steps = _header(student, recipe, schema), None if STUDENTS[student].DETERMINISTIC else recipe
-    runs = list(_runs(rows, parts, _prints(named), header, steps))
+    rows, shares = _rows(arms, named, parts, schema), _shares(arms, schema)
+    header, steps = _header(base, recipe, schema), None if STUDENTS[base].DETERMINISTIC else recipe
+    runs = list(_runs(rows, shares, parts, _Keys(header, _prints(named)), steps))
     in_test = {fold: part == _TEST for fold, part in parts.items()}
     return Study(named.index, named.tolist(), in_test, runs, schema, student, recipe)
 
@@ -142,7 +145,11 @@ def _positions(ids: pd.Series, known: pd.Index, table: str) -> np.ndarray:
 
 
 def _rows(arms: pd.DataFrame, texts: pd.Series, parts: dict[int, np.ndarray], schema: LabelSchema) -> pd.DataFrame:
-    """The arms' rows as numbers, sorted: neither the order of the table nor its row numbers decide anything."""
+    """The arms' rows as numbers, sorted: neither the order of the table nor its row numbers decide anything.
+
+    `given`: the place of the row in `arms`.
+    """
+    import numpy as np
     import pandas as pd
 
     rows = pd.DataFrame(
@@ -153,6 +160,7 @@ def _rows(arms: pd.DataFrame, texts: pd.Series, parts: dict[int, np.ndarray], sc
             "is_train": (arms["part"] == "train").to_numpy(),
             "position": _positions(arms["text_id"], texts.index, "arms"),
             "code": schema.codes(arms["target"]),
+            "given": np.arange(len(arms)),
         }
     )
     for fold, part in parts.items():
@@ -166,8 +174,28 @@ def _rows(arms: pd.DataFrame, texts: pd.Series, parts: dict[int, np.ndarray], sc
     return rows.sort_values(["arm", "fold", "seed", "is_train", "position", "code"], kind="stable", ignore_index=True)
 
 
+def _shares(arms: pd.DataFrame, schema: LabelSchema) -> np.ndarray:
+    """The soft targets of the rows, object array; raises `DataError` where they are no shares."""
+    import numpy as np
+
+    shares: np.ndarray = arms["shares"].to_numpy(dtype=object, copy=True)
+    soft = arms["shares"].notna().to_numpy()
+    shares[~soft] = None
+    for row in shares[soft]:
+        values = np.asarray(row, dtype="float64")
+        if values.shape != (len(schema),) or not abs(values.sum() - 1) < 1e-6 or (values < 0).any():
+            raise DataError(
+                f"arms: shares {values.tolist()} are not {len(schema)} numbers that sum to 1; make the arms again"
+            )
+    return shares
+
+
 def _runs(
-    rows: pd.DataFrame, parts: dict[int, np.ndarray], prints: np.ndarray, header: dict[str, Any], recipe: Recipe | None
+    rows: pd.DataFrame,
+    shares: np.ndarray,
+    parts: dict[int, np.ndarray],
+    keys: _Keys,
+    recipe: Recipe | None,
 ) -> Iterator[Run]:
     """The arms of `rows`; `recipe` says how many steps they take, None for a student that has no steps of its own."""
     import numpy as np
@@ -179,10 +207,13 @@ def _runs(
         if n in {0, len(group)}:
             raise DataError(f"arms: arm {arm!r} (fold {fold}, seed {seed}) has no {'dev' if n else 'training'} rows")
         if arm not in FLOOR_ARMS:
-            largest[fold, seed] = max(largest.get((fold, seed), 0), n)
+            size = group.loc[group["is_train"], "position"].nunique() if arm in SEVERAL_ROWS else n
+            largest[fold, seed] = max(largest.get((fold, seed), 0), size)
     asked = {fold: np.flatnonzero((part == _DEV) | (part == _TEST)) for fold, part in parts.items()}
     for (arm, fold, seed), group in groups.items():
-        is_train, position, code = (group[name].to_numpy() for name in ("is_train", "position", "code"))
+        is_train, position, code, given = (group[name].to_numpy() for name in ("is_train", "position", "code", "given"))
+        targets, dev_targets = (_targets(shares[given[side]], str(arm)) for side in (is_train, ~is_train))
+        size = int(is_train.sum()) if recipe and recipe.steps == "epochs" else largest.get((fold, seed), 0)
         training = Training(
             key="",
             seed=int(seed),
@@ -191,14 +222,31 @@ def _runs(
             dev_rows=position[~is_train],
             dev_codes=code[~is_train],
             asked=asked[fold],
-            steps=_steps(largest.get((fold, seed), 0), recipe) if recipe else 0,
+            steps=_steps(size, recipe) if recipe else 0,
+            targets=targets,
+            dev_targets=dev_targets,
+            patience=recipe.patience if recipe else 0,
         )
-        yield Run(str(arm), int(fold), int(seed), _keyed(training, header, prints, parts[fold]))
+        yield Run(str(arm), int(fold), int(seed), keys.give(training, parts[fold]))
 
 
-def _steps(largest: int, recipe: Recipe) -> int:
-    """Equal steps for all arms of a fold and seed: those of the largest arm; other seeds do not count."""
-    return max(1, round(recipe.epochs * math.ceil(largest / recipe.batch_size)))
+def _targets(shares: np.ndarray, arm: str) -> np.ndarray | None:
+    """The soft targets of some rows, (rows, K), or None where they have none."""
+    import numpy as np
+
+    lacking = sum(row is None for row in shares)
+    if lacking == len(shares):
+        return None
+    if lacking:
+        raise DataError(
+            f"arms: {lacking} of {len(shares)} rows of arm {arm!r} have no shares; a part has them in all rows or none"
+        )
+    return np.array([np.asarray(row, dtype="float64") for row in shares])
+
+
+def _steps(size: int, recipe: Recipe) -> int:
+    """The steps of the recipe's epochs over `size` rows: those of the largest arm of the fold and seed, or of the arm."""
+    return max(1, round(recipe.epochs * math.ceil(size / recipe.batch_size)))
 
 
 def _header(student: str, recipe: Recipe, schema: LabelSchema) -> dict[str, Any]:
@@ -206,7 +254,7 @@ def _header(student: str, recipe: Recipe, schema: LabelSchema) -> dict[str, Any]
     return {
         "format": FORMAT,
         "student": student,
-        "recipe": recipe.model_dump(mode="json", include=module.RECIPE_FIELDS),
+        "recipe": recipe.model_dump(mode="json", include=module.RECIPE_FIELDS - {"steps", "patience"}),
         "encoder": encoders.encoder_fingerprint(recipe.encoder) if module.USES_ENCODER else None,
         "labels": list(schema.names),
         "libraries": {name: _major(name) for name in module.LIBRARIES},
@@ -230,17 +278,27 @@ def _prints(texts: pd.Series) -> np.ndarray:
     return np.frombuffer(b"".join(hashes), dtype="uint8").reshape(len(texts), 16)
 
 
-def _keyed(training: Training, header: dict[str, Any], prints: np.ndarray, part: np.ndarray) -> Training:
-    """The training with its key: everything that decides the result, and neither the arm's name nor the other seeds."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class _Keys:
+    """Gives trainings their keys."""
 
-    sink = hashlib.sha256(digest({**header, "seed": training.seed, "steps": training.steps}).encode())
-    for rows, codes in (
-        (training.rows, training.codes),
-        (training.dev_rows, training.dev_codes),
-        (training.asked, part[training.asked]),
-    ):
-        sink.update(len(rows).to_bytes(8, "little"))
-        sink.update(prints[rows].tobytes())
-        sink.update(codes.astype("<i8").tobytes())
-    return replace(training, key=sink.hexdigest())
+    header: dict[str, Any]
+    """What all trainings of a study share: student, recipe, encoder, labels, versions."""
+    prints: np.ndarray
+    """16 bytes per text."""
+
+    def give(self, training: Training, part: np.ndarray) -> Training:
+        """Return the training with its key: all that decides the result, neither the arm's name nor other seeds."""
+        chosen = {**self.header, "seed": training.seed, "steps": training.steps, "patience": training.patience}
+        sink = hashlib.sha256(digest(chosen).encode())
+        for rows, codes, targets in (
+            (training.rows, training.codes, training.targets),
+            (training.dev_rows, training.dev_codes, training.dev_targets),
+            (training.asked, part[training.asked], None),
+        ):
+            sink.update(len(rows).to_bytes(8, "little"))
+            sink.update(self.prints[rows].tobytes())
+            sink.update(codes.astype("<i8").tobytes())
+            if targets is not None:
+                sink.update(b"soft" + targets.astype("<f8").tobytes())
+        return replace(training, key=sink.hexdigest())

@@ -19,6 +19,11 @@ Progress = Callable[[int, int], None]
 """Called with how many texts are prepared, and out of how many."""
 
 
+def base_student(name: str) -> str:
+    """Return the key of STUDENTS behind a student's name: `frozen (gold dev)` is `frozen` under a declared variation."""
+    return name.partition(" (")[0]
+
+
 @dataclass(frozen=True)
 class Training:
     """One piece of work: labels under one fold and seed. The arm's name is not part of it: equal labels, equal work."""
@@ -45,6 +50,14 @@ class Training:
     """Soft targets of the dev rows; None: `dev_codes` are the labels."""
     patience: int = 0
     """Evaluations without a better dev score after which the run ends; 0: never (the default for every arm)."""
+
+    def shares(self, n_classes: int) -> np.ndarray:
+        """Return the shares of the classes among the training labels; with soft targets the mean target."""
+        import numpy as np
+
+        counts = np.bincount(self.codes, minlength=n_classes) / len(self.codes)
+        shares: np.ndarray = counts if self.targets is None else self.targets.mean(axis=0)
+        return shares
 
 
 @dataclass(frozen=True)

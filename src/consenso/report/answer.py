@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from consenso.report.blocks import MISSING, P90, P95, Answer, Figure, absent, interval, number, percent, plural, points
-from consenso.report.contrast_section import as_contrast, verdict_of
+from consenso.report.blocks import (
+    MISSING,
+    P95,
+    Answer,
+    Figure,
+    absent,
+    capital,
+    interval,
+    number,
+    percent,
+    plural,
+    points,
+)
+from consenso.report.contrast_section import as_contrast, levels_of, verdict_of
 from consenso.report.facts import METRICS, Facts
+from consenso.report.forest_plot import headline
+from consenso.report.further_answers import LOOKS, further_answers, guard_counts, head_of, sentence_of
 from consenso.report.gold_used import gold_words
 from consenso.report.numbers import accuracy, confusion
-from consenso.report.plots import headline
-from consenso.tables import OUTCOMES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Tone = Literal["good", "bad", "open", "stop"]
-
-LOOKS: dict[str, tuple[Tone, str]] = {
-    "INVALID": ("stop", "✕"),
-    "UNSTABLE RECIPE": ("stop", "!"),
-    "NO VERDICT": ("open", "…"),
-    "BETTER": ("good", "↑"),
-    "WORSE": ("bad", "↓"),
-    "EQUIVALENT": ("good", "="),
-    "NON-INFERIOR": ("good", "≥"),
-    "INCONCLUSIVE": ("open", "?"),
-}
-"""Verdict word → tone and glyph of its badge; a verdict may go on after the word."""
 
 MEANINGS = {
     "INVALID": (
@@ -105,12 +103,6 @@ SAME, DIFFERENT = "On the same texts,", "The two arms hold different texts, so n
 _NAMES = {"consensus": "consensus labels", "gold": "human labels", "gold-aligned": "human labels"}
 
 
-def head_of(verdict: str) -> str:
-    """Return the verdict word that a verdict begins with, or '' for one that is not known."""
-    upper = verdict.strip().upper()
-    return next((word for word in LOOKS if upper.startswith(word)), "")
-
-
 def make_answer(facts: Facts) -> Answer:
     """Return the answer of a run folder, also where the run stopped before there is one or it is out of date."""
     limits = [said] if (said := gold_words(facts)) else []
@@ -140,26 +132,8 @@ def _answer(facts: Facts) -> Answer:
         reason=_not_yet_said(row["reason"], sentence),
         figures=[*_label_figures(facts), *_arm_figures(row)],
         chart=_chart(row),
-        others=_others(facts, student, rows),
-        guards=_guards(facts),
-    )
-
-
-def sentence_of(row: pd.Series) -> str:
-    """Return the comparison's own sentence, or one with the same numbers where the table has none."""
-    given = row.get("sentence")
-    if not absent(given) and str(given).strip():
-        said = str(given).strip()
-        word, colon, rest = said.partition(": ")
-        # The badge has the word already.
-        return _capital(rest) if colon and head_of(word) else said
-    metric = METRICS.get(row["metric"], row["metric"])
-    if absent(row["difference"]):
-        return f"{row['contrast']}: {row['verdict']}."
-    counts = f"{plural(row['S'], 'seed')}, {plural(row['n'], 'test text')}"
-    return (
-        f"Trained on {row['arm']}, the classifier's {metric} differs by {points(row['difference'])} from training on "
-        f"{row['control']} ({P95} interval {interval(row['low'], row['high'])}, {counts})."
+        others=further_answers(facts, student, rows),
+        guards=guard_counts(facts),
     )
 
 
@@ -185,11 +159,7 @@ def _not_yet_said(reason: Any, sentence: str) -> str:
     """The comparison's reason without the parts that its sentence holds, as a sentence."""
     parts = [] if absent(reason) else [part.strip() for part in str(reason).split("; ")]
     text = "; ".join(part for part in parts if part and part not in sentence)
-    return _capital(text) + ("" if not text or text.endswith((".", "!", "?")) else ".")
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return capital(text) + ("" if not text or text.endswith((".", "!", "?")) else ".")
 
 
 def _sides(row: pd.Series) -> tuple[str, str]:
@@ -234,7 +204,7 @@ def _no_answer(facts: Facts) -> Answer:
         meaning="Everything that exists so far is below.",
         advice="“consenso run” goes on where this run stopped; a verdict needs human labels on the test texts.",
         figures=_label_figures(facts),
-        guards=_guards(facts),
+        guards=guard_counts(facts),
     )
 
 
@@ -291,41 +261,14 @@ def _chart(row: pd.Series) -> Figure | None:
         return None
     wide, narrow = headline(as_contrast(row), float(row["margin"]), *_sides(row))
     margin = points(row["margin"]).lstrip("+")
+    wider, narrower = levels_of(row)
     said = (
-        f"{row['contrast']} in percentage points: {points(row['difference'])}, {P95} interval "
-        f"{interval(row['low'], row['high'])}, {P90} interval {interval(row['low90'], row['high90'])}; "
+        f"{row['contrast']} in percentage points: {points(row['difference'])}, {wider} interval "
+        f"{interval(row['low'], row['high'])}, {narrower} interval {interval(row['low90'], row['high90'])}; "
         f"differences within ±{margin} were declared too small to matter."
     )
     caption = (
-        f"The primary contrast, in percentage points. Thin line: {P95} interval; thick: {P90} interval. EQUIVALENT would "
+        f"The primary contrast, in percentage points. Thin line: {wider} interval; thick: {narrower} interval. EQUIVALENT would "
         "mean that the thick line lies wholly inside the shaded band."
     )
     return Figure("headline", caption, said, wide, narrow)
-
-
-def _others(facts: Facts, first: str, rows: list[tuple[str, pd.Series | None]]) -> list[tuple[str, str, str]]:
-    none = f"Its arms do not form the primary contrast; the answer above is that of student “{first}”."
-    others = [
-        (f"Student “{student}”", *(("NO VERDICT", none) if row is None else (verdict_of(row), sentence_of(row))))
-        for student, row in rows
-        if student != first
-    ]
-    if (rescue := facts.primary(first, "rescue")) is not None:
-        others.append(("With collapsed seeds replaced (second analysis)", verdict_of(rescue), sentence_of(rescue)))
-    return others
-
-
-def _guards(facts: Facts) -> list[tuple[str, str]]:
-    guards = facts.table("guards")
-    if guards is None:
-        return []
-    # A guard that is checked for each student counts once per outcome.
-    counts = guards.drop_duplicates(["guard", "outcome"])["outcome"].value_counts()
-    words = {"passed": "passed", "failed": "failed", "warned": "warned", "not_checked": "not checked"}
-    order = ("failed", "warned", "passed", "not_checked")
-    assert set(order) == set(OUTCOMES)
-    return [
-        (outcome, f"{int(counts.get(outcome, 0))} {words[outcome]}")
-        for outcome in order
-        if counts.get(outcome, 0) or outcome == "failed"
-    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class Cell:
     """passed, failed, warned, not_checked, primary: a class that style.css knows."""
     full: str = ""
     """The whole text where `text` is cut; opens on request."""
+    link: str = ""
+    """A relative address that the text leads to."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Grid:
     """A line to click on, behind which the table waits; empty: open."""
     in_markdown: bool = True
     """False: left out of report.md, where it would drown the answer."""
+    groups: Mapping[int, str] = field(default_factory=dict)
+    """Place of a row → the heading above it and the rows after it."""
     kind: Literal["grid"] = "grid"
 
 
@@ -166,7 +170,7 @@ class Answer:
     limits: Sequence[str] = ()
     """What a reader must keep in mind whatever the verdict, one sentence each."""
     others: Sequence[tuple[str, str, str]] = ()
-    """Further answers: (student or attempt, verdict word, sentence)."""
+    """Further answers: (student, attempt or topic; verdict word, may be ''; sentence)."""
     guards: Sequence[tuple[str, str]] = field(default_factory=list)
     """Pairs (outcome, how many and which)."""
 
@@ -232,9 +236,19 @@ def plural(n: Any, one: str, many: str = "") -> str:
     return f"{count(n)} {one if n == 1 else many or one + 's'}"
 
 
+def level(share: float) -> str:
+    """Return the level of an interval: `95 %`, `97.5 %`."""
+    return f"{round(100 * share, 2):g}{THIN}%"
+
+
 def words(value: Any) -> str:
     """Return text for a cell: '–' where it is missing, else str."""
     return MISSING if absent(value) or value == "" else str(value)
+
+
+def capital(text: str) -> str:
+    """Return text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def cut(text: str, length: int) -> tuple[str, str]:

@@ -43,14 +43,14 @@ def arm_scores(facts: Facts) -> Section:
             blocks.append(Note(f"No test scores of student “{student}”.", "absent"))
             continue
         blocks += heading(facts, student)
-        collapsed = _collapsed(facts, student)
+        collapsed = bad_runs(facts, student)
         blocks.append(_dots(facts, student, mine[mine["metric"] == facts.metric], collapsed))
         blocks.append(_score_grid(facts, student, mine, collapsed))
     return Section(*section, blocks)
 
 
-def _collapsed(facts: Facts, student: str) -> dict[tuple[str, int, int], str]:
-    """(arm, fold, seed) → status of the runs that did not end well."""
+def bad_runs(facts: Facts, student: str) -> dict[tuple[str, int, int], str]:
+    """Return (arm, fold, seed) → status of a student's runs that collapsed or failed, as run."""
     trainings = facts.table("trainings")
     if trainings is None:
         return {}
@@ -65,8 +65,8 @@ def _dots(facts: Facts, student: str, frame: pd.DataFrame, collapsed: dict[tuple
     if frame.empty:
         return Note(f"No {metric} of student “{student}”.", "absent")
     arms = in_arm_order(frame["arm"].unique())
-    # The floor sits so far below that it would squeeze everything else: the table has it.
-    shown = [arm for arm in arms if not arm.startswith("floor")] or arms
+    # Arms that learn nothing sit so far below that they would squeeze everything else: the table has them.
+    shown = [arm for arm in arms if not arm.startswith(("floor", "permuted"))] or arms
     rows = []
     for arm in shown:
         mine = frame[frame["arm"] == arm].sort_values(["fold", "seed"])
@@ -75,7 +75,8 @@ def _dots(facts: Facts, student: str, frame: pd.DataFrame, collapsed: dict[tuple
     name = f"scores-{facts.students.index(student)}"
     wide, narrow = scores(name, rows)
     cross = " A cross is a run that collapsed; it counts." if any(any(bad) for *_, bad in rows) else ""
-    floor = " The floor is in the table only." if len(shown) < len(arms) else ""
+    low = [arm for arm in arms if arm not in shown]
+    floor = f" In the table only: {', '.join(low)}." if low else ""
     marks = f"one mark per run, the line and the figure are the mean.{cross}{floor}"
     caption = f"{metric[:1].upper()}{metric[1:]} on the test texts{of_student(facts, student)}: {marks}"
     said = (
@@ -139,7 +140,7 @@ def learning_curves(facts: Facts) -> Section:
 
 
 def _curve_figure(facts: Facts, student: str, frame: pd.DataFrame) -> Figure:
-    trainings, collapsed = facts.table("trainings"), _collapsed(facts, student)
+    trainings, collapsed = facts.table("trainings"), bad_runs(facts, student)
     best: dict[Any, Any] = {}
     if trainings is not None:
         mine = trainings[(trainings["student"] == student) & (trainings["attempt"] == "as_run")]

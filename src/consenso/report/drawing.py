@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 720, 360
 
-_NAMES = ("ink", "muted", "rule", "band", "edge", "gold", "consensus", "other", "paper", "tone")
+_NAMES = (
+    "ink",
+    "muted",
+    "rule",
+    "band",
+    "edge",
+    "gold",
+    "consensus",
+    "other",
+    "paper",
+    "tone",
+    "good",
+    "bad",
+    "open",
+    "stop",
+)
 INK = {name: f"#0a0b{number:02x}" for number, name in enumerate(_NAMES, 1)}
 """Stand-in colours; style.css defines the variables of the same names."""
 
@@ -135,3 +150,10 @@ def shorten(text: str, most: int) -> str:
     """Return a name that fits a chart."""
     text = " ".join(str(text).split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def squeeze(text: str, most: int) -> str:
+    """Return a name that fits a chart, cut in the middle: names of models often differ at their ends."""
+    text = " ".join(str(text).split())
+    tail = most * 2 // 5
+    return text if len(text) <= most else f"{text[: most - tail - 1].rstrip()}…{text[-tail:].lstrip()}"

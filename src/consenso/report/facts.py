@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -189,13 +190,24 @@ class Facts:
 
     @cached_property
     def students(self) -> list[str]:
-        """Students with any result, compared or not, as the settings order them; others follow by name."""
+        """Students with any result, compared or not, as the settings order them; others by name, variants last."""
         found: set[str] = set()
         for name in ("comparison", "scores", "trainings", "predictions"):
             if (frame := self.table(name)) is not None:
                 found |= set(frame["student"].unique())
         listed = [s for s in self.setting("finetune", "students", []) if s in found]
-        return listed + sorted(found - set(listed))
+        others = sorted(found - set(listed))
+        return sorted(listed + others, key=lambda student: is_variation(student, found))
+
+    @cached_property
+    def main_students(self) -> list[str]:
+        """The students without those that are a declared variation of another."""
+        return [student for student in self.students if self.variation(student) is None]
+
+    def variation(self, student: str) -> tuple[str, str] | None:
+        """Return (student, what was varied) of a student under a declared variation, `frozen (gold dev)`; else None."""
+        base, _, varied = student.partition(" (")
+        return (base, varied.removesuffix(")")) if is_variation(student, self.students) else None
 
     def same_texts(self, student: str, arm: str, control: str) -> bool:
         """Return whether two arms train on the same texts in every run; by their names where `arms` does not tell."""
@@ -268,21 +280,22 @@ SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})
 """Arms that differ in their labels only."""
 
 CONTRAST_ORDER = (
-    "label effect", "coverage effect", "total effect", "filtering effect", "label effect on easy texts",
-    "label and filtering effect", "sanity",
+    "label effect", "total effect", "label effect on easy texts", "label and filtering effect", "coverage effect",
+    "filtering effect", "cost of the error's structure", "sanity",
 )  # fmt: skip
 """Effects in the order that a reader wants them; others follow by name."""
 
 ARM_ORDER = (
-    "gold",
-    "gold-aligned",
-    "consensus",
-    "consensus-kept",
-    "consensus-random",
-    "gold-kept",
-    "permuted",
-    "floor",
-)
+    "gold", "gold-aligned", "consensus", "consensus-kept", "consensus-random", "gold-kept", "gold-noised",
+    "consensus-soft", "perspectivist", "consensus-repeated", "consensus-selected", "consensus-selected-random",
+    "permuted", "floor",
+)  # fmt: skip
+
+
+def is_variation(student: str, students: Collection[str]) -> bool:
+    """Return whether a student is another one of these under a declared variation: `frozen (gold dev)`."""
+    base, opened, _ = student.partition(" (")
+    return bool(opened) and base in students
 
 
 def in_arm_order(arms: Any) -> list[str]:
@@ -290,7 +303,13 @@ def in_arm_order(arms: Any) -> list[str]:
     found = {str(arm) for arm in arms}
     known = [arm for arm in ARM_ORDER if arm in found]
     floors = [arm for arm in sorted(found) if arm.startswith("floor")]
-    return [arm for arm in known if arm not in floors] + sorted(found - set(known) - set(floors)) + floors
+    others = sorted(found - set(known) - set(floors), key=lambda arm: [*map(_as_number, re.split(r"(\d+)", arm))])
+    return [arm for arm in known if arm not in floors] + others + floors
+
+
+def _as_number(part: str) -> tuple[int, str]:
+    """Numbers inside names sort by size: gold@500 before gold@1000."""
+    return (int(part), "") if part.isdecimal() else (-1, part)
 
 
 def _index(values: pd.Series) -> pd.Index:

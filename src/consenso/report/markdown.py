@@ -24,7 +24,8 @@ def as_markdown(title: str, answer: Answer, sections: Sequence[Section]) -> str:
     for limit in answer.limits:
         lines += [f"Keep in mind: {escape(limit)}", ""]
     lines += [f"- {escape(name)}: **{escape(value)}** ({escape(detail)})" for name, value, detail in answer.figures]
-    lines += [f"- {escape(name)}: **{escape(word)}** – {escape(sentence)}" for name, word, sentence in answer.others]
+    for name, word, sentence in answer.others:
+        lines.append(f"- {escape(name)}: " + (f"**{escape(word)}** – " if word else "") + escape(sentence))
     if answer.guards:
         lines.append(f"- Guards: {', '.join(words for _, words in answer.guards)}")
     for section in sections:
@@ -50,7 +51,9 @@ def _grid(grid: Grid) -> list[str]:
     head = "| " + " | ".join(escape(column.name) for column in grid.columns) + " |"
     rule = "|" + "|".join("---:" if column.number else "---" for column in grid.columns) + "|"
     rows = []
-    for row in grid.rows:
+    for place, row in enumerate(grid.rows):
+        if place in grid.groups:
+            rows.append(f"| **{escape(grid.groups[place])}** |" + " |" * (len(grid.columns) - 1))
         shown = [escape(cell.text) + (f" ({escape(cell.small)})" if cell.small else "") for cell in row]
         rows.append("| " + " | ".join(shown) + " |")
     return ["", f"{escape(grid.caption)}:", "", head, rule, *rows]

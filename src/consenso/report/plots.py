@@ -1,14 +1,13 @@
-"""Every chart of the report: numbers in, SVG for wide and narrow pages out."""
+"""Charts of labels, annotators and runs: numbers in, SVG for wide and narrow pages out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from consenso.report.blocks import interval, number, percent, points
-from consenso.report.drawing import INK, Canvas, draw, font, shorten
+from consenso.report.blocks import number, percent
+from consenso.report.drawing import INK, Canvas, draw, font, shorten, squeeze
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +32,12 @@ def arm_look(arm: str) -> tuple[str, str]:
     return INK[family], MARKERS.get(arm, "X" if family == "other" else "h")
 
 
-def _rows(canvas: Canvas, labels: Sequence[str], *, right: float, bottom: float = 34) -> Axes:
-    """Axes with one row per label, the first on top; wide: names at the left, narrow: above their row."""
+def name_rows(
+    canvas: Canvas, labels: Sequence[str], *, right: float, bottom: float = 34, narrow_most: int = 44
+) -> Axes:
+    """Return axes with one row per label, the first on top; wide: names at the left, narrow: above their row."""
     most = 34
-    gutter = 8 if canvas.narrow else 24 + 6.6 * max(len(shorten(label, most)) for label in labels)
+    gutter = 8 if canvas.narrow else 24 + 6.6 * max(len(squeeze(label, most)) for label in labels)
     ax = canvas.axes(gutter, right, 6, bottom)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set_yticks([])
@@ -44,15 +45,15 @@ def _rows(canvas: Canvas, labels: Sequence[str], *, right: float, bottom: float 
     side = ax.get_yaxis_transform()
     for row, label in enumerate(labels):
         if canvas.narrow:
-            ax.text(0, row - 0.2, shorten(label, 44), transform=side, va="bottom", **font())
+            ax.text(0, row - 0.2, squeeze(label, narrow_most), transform=side, va="bottom", **font())
         else:
             width = canvas.width - gutter - right
-            ax.text(-gutter / width, row, shorten(label, most), transform=side, va="center", **font())
+            ax.text(-gutter / width, row, squeeze(label, most), transform=side, va="center", **font())
     return ax
 
 
-def _at(row: int, canvas: Canvas) -> float:
-    """Where a row's marks stand: lower in the narrow drawing, below the name."""
+def row_at(row: int, canvas: Canvas) -> float:
+    """Return where a row's marks stand: lower in the narrow drawing, below the name."""
     return row + 0.16 if canvas.narrow else float(row)
 
 
@@ -66,10 +67,10 @@ def distribution(
     """Draw the share of each label: gold a bar, consensus a diamond, each annotator a ring (or all of them a line)."""
 
     def paint(canvas: Canvas) -> None:
-        ax = _rows(canvas, names, right=16)
+        ax = name_rows(canvas, names, right=16)
         size = 0.34 if canvas.narrow else 0.5
         for row in range(len(names)):
-            y = _at(row, canvas)
+            y = row_at(row, canvas)
             if gold is not None:
                 ax.barh(y, gold[row], height=size, color=INK["gold"], alpha=0.45, linewidth=0)
             given = [shares[row] for shares in annotators]
@@ -159,143 +160,13 @@ def flip_rates(rows: Sequence[Share]) -> Drawing:
 
 def _dots(canvas: Canvas, rows: Sequence[Share], colour: str, marker: str) -> Axes:
     """A dot on its interval per row, and the share in figures at the right."""
-    ax = _rows(canvas, [name for name, *_ in rows], right=66)
+    ax = name_rows(canvas, [name for name, *_ in rows], right=66)
     for row, (_, value, low, high) in enumerate(rows):
-        y = _at(row, canvas)
+        y = row_at(row, canvas)
         ax.plot([low, high], [y, y], color=colour, lw=2)
         ax.plot(value, y, marker, ms=8, color=colour, mec=INK["paper"], mew=1)
         ax.text(1.02, y, percent(value), transform=ax.get_yaxis_transform(), va="center", color=INK["ink"])
     return ax
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """One line of the forest plot; differences in shares."""
-
-    name: str
-    effect: str
-    difference: float
-    low: float
-    high: float
-    low90: float
-    high90: float
-    verdict: str
-    primary: bool
-
-
-def _reach(rows: Sequence[Contrast], margin: float) -> float:
-    """How far the axis goes: the sanity contrast (against the floor) is off the scale and gets an arrow."""
-    near = [row for row in rows if row.effect != "sanity"] or rows
-    ends = [abs(x) for row in near for x in (row.low, row.high, row.difference) if math.isfinite(x)]
-    return max([1.15 * x for x in ends] + [1.6 * margin, 0.01])
-
-
-def _difference_axis(ax: Axes, reach: float, margin: float, stripes: Sequence[tuple[float, float]]) -> None:
-    """Axis, equivalence band and zero; the band leaves gaps between `stripes` for the words of the narrow drawing."""
-    step = next((s for s in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if reach / s <= 3.6), 0.5)
-    most = math.floor(reach / step + 1e-9)
-    ticks = [k * step for k in range(-most, most + 1)]
-    digits = 1 if step < 0.01 else 0
-    ax.set_xlim(-reach, reach)
-    ax.set_xticks(ticks, [("+" if t > 0 else "") + number(100 * t, digits) for t in ticks])
-    for top, bottom in stripes:
-        ax.fill_between([-margin, margin], top, bottom, color=INK["band"], lw=0)
-        for edge in (-margin, margin):
-            ax.plot([edge, edge], [top, bottom], color=INK["edge"], lw=1, ls=(0, (4, 3)))
-        ax.plot([0, 0], [top, bottom], color=INK["ink"], lw=1)
-
-
-def _whisker(ax: Axes, row: Contrast, y: float, reach: float) -> None:
-    colour = INK["tone"] if row.primary else INK["ink"]
-    if abs(row.difference) > reach:
-        side = math.copysign(1, row.difference)
-        ax.plot(side * 0.97 * reach, y, ">" if side > 0 else "<", ms=8, color=colour)
-        return
-    ax.plot([row.low, row.high], [y, y], color=colour, lw=1.4)
-    ax.plot([row.low90, row.high90], [y, y], color=colour, lw=4.2)
-    size = 11 if row.primary else 8
-    ax.plot(row.difference, y, "D" if row.primary else "o", ms=size, color=colour, mec=INK["paper"], mew=1.4)
-
-
-def forest(name: str, rows: Sequence[Contrast], margin: float) -> Drawing:
-    """Draw each contrast with its 95 % (thin) and 90 % (thick) interval over the equivalence band."""
-    reach = _reach(rows, margin)
-
-    def paint(canvas: Canvas) -> None:
-        ax = canvas.axes(8 if canvas.narrow else 222, 8 if canvas.narrow else 232, 8, 48)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_yticks([])
-        whole = [(-0.5, len(rows) - 0.5)]
-        _difference_axis(ax, reach, margin, [(k + 0.1, k + 0.46) for k in range(len(rows))] if canvas.narrow else whole)
-        ax.set_xlabel("difference in percentage points")
-        side = ax.get_yaxis_transform()
-        for k, row in enumerate(rows):
-            y = k + 0.28 if canvas.narrow else float(k)
-            _whisker(ax, row, y, reach)
-            weight = "bold" if row.primary else "normal"
-            figures = f"{points(row.difference, unit=False)} {interval(row.low, row.high)}"
-            if canvas.narrow:
-                ax.text(0, k - 0.28, shorten(row.name, 40), transform=side, va="center", **font(weight, 11.5))
-                ax.text(
-                    0,
-                    k - 0.02,
-                    f"{figures} · {shorten(row.verdict, 30)}",
-                    transform=side,
-                    va="center",
-                    color=INK["muted"],
-                    **font(size=11),
-                )
-                continue
-            ax.text(-222 / 266, k - 0.17, shorten(row.name, 34), transform=side, va="center", **font(weight))
-            ax.text(
-                -222 / 266,
-                k + 0.22,
-                shorten(row.effect, 36),
-                transform=side,
-                va="center",
-                color=INK["muted"],
-                **font(size=11),
-            )
-            ax.text(1.04, k - 0.17, figures, transform=side, va="center", **font(weight))
-            ax.text(
-                1.04,
-                k + 0.22,
-                shorten(row.verdict, 34),
-                transform=side,
-                va="center",
-                color=INK["muted"],
-                **font(size=11),
-            )
-
-    return draw(name, paint, lambda narrow: 56 + len(rows) * (66 if narrow else 48))
-
-
-def headline(row: Contrast, margin: float, arm: str, control: str) -> Drawing:
-    """Draw the primary contrast alone, with the sides and the band named; `arm` and `control` in words."""
-    reach = _reach([row], margin)
-
-    def paint(canvas: Canvas) -> None:
-        ax = canvas.axes(8, 8, 24, 52)
-        ax.set_ylim(0.6, -0.6)
-        ax.set_yticks([])
-        _difference_axis(ax, reach, margin, [(-0.6, 0.6)])
-        _whisker(ax, row, 0, reach)
-        words = f"±{points(margin).lstrip('+')}: too small to matter"
-        ax.text(
-            0,
-            1.05,
-            words,
-            transform=ax.get_xaxis_transform(),
-            ha="center",
-            va="bottom",
-            color=INK["muted"],
-            **font(size=11),
-        )
-        ends = ((0, "left", f"← {shorten(control, 22)} better"), (1, "right", f"{shorten(arm, 22)} better →"))
-        for x, side, words in ends:
-            ax.text(x, -0.52, words, transform=ax.transAxes, ha=side, va="top", color=INK["muted"], **font(size=11.5))
-
-    return draw("headline", paint, lambda narrow: 132)
 
 
 def scores(
@@ -307,12 +178,12 @@ def scores(
     pad = max(0.005, 0.06 * (high - low))
 
     def paint(canvas: Canvas) -> None:
-        ax = _rows(canvas, [arm for arm, *_ in rows], right=66)
+        ax = name_rows(canvas, [arm for arm, *_ in rows], right=66)
         for row, (arm, found, collapsed) in enumerate(rows):
             colour, marker = arm_look(arm)
             spread = 0.16 if canvas.narrow else 0.24
             for k, (value, bad) in enumerate(zip(found, collapsed, strict=True)):
-                y = _at(row, canvas) + (spread * (2 * k / (len(found) - 1) - 1) if len(found) > 1 else 0)
+                y = row_at(row, canvas) + (spread * (2 * k / (len(found) - 1) - 1) if len(found) > 1 else 0)
                 ax.plot(
                     value,
                     y,
@@ -323,7 +194,7 @@ def scores(
                     mew=1.6 if bad else 0,
                 )
             mean = sum(found) / len(found)
-            y = _at(row, canvas)
+            y = row_at(row, canvas)
             ax.plot([mean, mean], [y - spread - 0.1, y + spread + 0.1], color=INK["ink"], lw=1.6)
             ax.text(1.02, y, number(mean), transform=ax.get_yaxis_transform(), va="center", color=INK["ink"])
         ax.set_xlim(low - pad, high + pad)

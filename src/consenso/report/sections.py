@@ -8,10 +8,13 @@ from dataclasses import replace
 from consenso.report.agreement_section import agreement
 from consenso.report.annotator_sections import annotators, candidates, confidence, cost
 from consenso.report.blocks import Note, Section
+from consenso.report.calibration_section import calibration
 from consenso.report.classifier_sections import arm_scores, confusions, learning_curves
+from consenso.report.collapse_section import collapsed
 from consenso.report.contradiction_section import contradictions
 from consenso.report.contrast_section import contrasts
 from consenso.report.facts import TABLES_OF, Facts
+from consenso.report.frontier_section import frontier
 from consenso.report.label_sections import (
     accuracy_levels,
     consensus_levels,
@@ -19,7 +22,11 @@ from consenso.report.label_sections import (
     problematic_cases,
 )
 from consenso.report.method_section import labels_made
+from consenso.report.multiverse_section import multiverse
+from consenso.report.paper_section import paper_section
 from consenso.report.run_sections import guards, leakage, what_was_run
+from consenso.report.seed_section import classes, seed_by_seed
+from consenso.report.value_section import corrections, label_value
 from consenso.report.variant_section import variants
 from consenso.report.worth_section import worth
 
@@ -38,12 +45,21 @@ SECTIONS: tuple[Callable[[Facts], Section], ...] = (
     candidates,
     cost,
     contrasts,
+    seed_by_seed,
+    classes,
+    multiverse,
     arm_scores,
+    collapsed,
     learning_curves,
     confusions,
+    calibration,
+    label_value,
+    corrections,
+    frontier,
     guards,
     leakage,
     what_was_run,
+    paper_section,
 )
 
 
@@ -68,12 +84,21 @@ STAGES_OF = {
     "candidates": ("data", "annotate"),
     "cost": ("annotate",),
     "contrasts": ("compare",),
+    "seeds": ("compare",),
+    "classes": ("compare",),
+    "multiverse": ("compare",),
     "scores": ("finetune", "compare"),
+    "collapsed": ("finetune",),
     "curves": ("finetune",),
+    "calibration": ("compare",),
+    "value": ("compare",),
+    "corrections": ("compare",),
+    "frontier": ("compare",),
     "confusion": tuple(TABLES_OF),
     "guards": ("compare",),
     "leakage": ("data",),
     "run": tuple(TABLES_OF),
+    "paper": tuple(TABLES_OF),
 }
 """Section → the stages whose tables it is built from."""
 

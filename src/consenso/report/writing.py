@@ -42,8 +42,8 @@ def write_report(folder: RunFolder | str | Path, *, settings: ReportSettings | N
     return path
 
 
-def as_html(name: str, answer: Answer, sections: list[Section]) -> str:
-    """Return the report as one HTML page that needs nothing from anywhere."""
+def as_html(name: str, answer: Answer, sections: list[Section], source: str = "this run") -> str:
+    """Return the report as one HTML page that needs nothing from anywhere; `source`: what its tables are of."""
     try:
         import jinja2
         import markupsafe
@@ -61,7 +61,7 @@ def as_html(name: str, answer: Answer, sections: list[Section]) -> str:
     environment.filters["unbroken"] = unbroken
     template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
     style = (here / "style.css").read_text(encoding="utf-8")
-    return str(template.render(name=name, answer=answer, sections=sections, style=style))
+    return str(template.render(name=name, answer=answer, sections=sections, style=style, source=source))
 
 
 def _settings_of(folder: RunFolder) -> ReportSettings:

@@ -25,6 +25,7 @@ from consenso.errors import ConfigError
 from consenso.files import fingerprint_source
 from consenso.preconditions import need_valid_votes
 from consenso.steps.running import Run
+from consenso.store import RunFolder
 from consenso.tables import RECALL
 
 if TYPE_CHECKING:
@@ -72,9 +73,21 @@ def examples_of(this: Run) -> dict[str, list[Example]]:
     settings, folder = this.experiment.annotate, this.folder
     if not needs_gold(settings):
         return {}
+    return draw_examples(
+        settings, folder.read("texts")[["text_id", "text", "gold"]], _never_tested(folder), this.schema
+    )
+
+
+def _never_tested(folder: RunFolder) -> set[str]:
+    """The train texts whose gold prompts may show: no fold tests them."""
     folds = folder.read("folds")
-    train = set(folds.loc[folds["part"] == "train", "text_id"])
-    return draw_examples(settings, folder.read("texts")[["text_id", "text", "gold"]], train, this.schema)
+    found = set(folds.loc[folds["part"] == "train", "text_id"]) - set(folds.loc[folds["part"] == "test", "text_id"])
+    if not found:
+        raise ConfigError(
+            "prompts may show no gold here: every training text is tested in some fold; leave examples and candidates out, "
+            "or use one split (data.folds = 1)"
+        )
+    return found
 
 
 def _prepare_prompts(this: Run) -> dict[str, list[Example]]:
@@ -84,8 +97,7 @@ def _prepare_prompts(this: Run) -> dict[str, list[Example]]:
     settings, folder, used = this.experiment.annotate, this.folder, []
     drawn = examples_of(this)
     if needs_gold(settings):
-        texts, folds = folder.read("texts")[["text_id", "text", "gold"]], folder.read("folds")
-        train = set(folds.loc[folds["part"] == "train", "text_id"])
+        texts, train = folder.read("texts")[["text_id", "text", "gold"]], _never_tested(folder)
         shown = {example.text_id for examples in drawn.values() for example in examples}
         used += [{"text_id": text_id, "purpose": "examples"} for text_id in shown]
         if settings.candidates is not None:

@@ -18,6 +18,7 @@ from consenso.consensus import (
     estimate_reliability,
 )
 from consenso.errors import ConfigError
+from consenso.labels import LabelSchema
 from consenso.light_model import out_of_fold, text_classifier
 from consenso.steps.running import Run
 from consenso.store import RunFolder
@@ -35,23 +36,11 @@ MAPPED = 5_000
 def consensus(this: Run) -> None:
     """Turn votes into labels; write them, agreement, and what train and dev gold says of them."""
     settings, folder, schema = this.experiment.consensus, this.folder, this.schema
-    texts, annotators = folder.read("texts"), folder.read("annotators")
+    texts = folder.read("texts")
     sources = [folder.table_path("votes"), *([folder.table_path("variant_votes")] if settings.variants else [])]
     votes = code_votes(sources, schema, texts=texts["text_id"], count=settings.count)
-    used = _gold_for_consensus(this, texts)
-    labels = decide(
-        votes,
-        settings.method,
-        threshold=settings.threshold,
-        ties=settings.ties,
-        weights=settings.weights or None,
-        families=_families(settings, annotators, votes.annotators),
-        gold=None if used.empty else used,
-        probabilities=_probabilities(this, texts, votes),
-        iterations=settings.iterations,
-        seed=settings.seed,
-        problematic=settings.problematic,
-    )
+    used = gold_for_consensus(this, texts)
+    labels = make_labels(this, votes, settings, texts, used)
     folder.write("consensus_gold", used.rename_axis("text_id").reset_index()[["text_id"]].assign(purpose="consensus"))
     asked = folder.count("votes") + (folder.count("variant_votes") if settings.variants else 0)
     folder.note("consensus", {**labels.attrs["consensus"], "votes": asked, "invalid_votes": asked - len(votes.text)})
@@ -70,7 +59,26 @@ def consensus(this: Run) -> None:
     _hold_against_gold(this, labels, texts)
 
 
-def _gold_for_consensus(this: Run, texts: pd.DataFrame) -> pd.Series:
+def make_labels(
+    this: Run, votes: CodedVotes, settings: ConsensusSettings, texts: pd.DataFrame, used: pd.Series
+) -> pd.DataFrame:
+    """Return LABELS as the settings make them from any votes; `used`: gold by text id that they may learn from."""
+    return decide(
+        votes,
+        settings.method,
+        threshold=settings.threshold,
+        ties=settings.ties,
+        weights=settings.weights or None,
+        families=_families(settings, this.folder.read("annotators"), votes.annotators),
+        gold=None if used.empty else used,
+        probabilities=_probabilities(settings, texts, votes, this.schema),
+        iterations=settings.iterations,
+        seed=settings.seed,
+        problematic=settings.problematic,
+    )
+
+
+def gold_for_consensus(this: Run, texts: pd.DataFrame) -> pd.Series:
     """Gold by text id that consensus may learn from: of `gold_texts` training texts, drawn at random."""
     settings, folds = this.experiment.consensus, this.folder.read("folds")
     gold = _open_gold(this.folder, texts)
@@ -96,24 +104,26 @@ def _families(settings: ConsensusSettings, annotators: pd.DataFrame, voted: Sequ
     }
 
 
-def _probabilities(this: Run, texts: pd.DataFrame, votes: CodedVotes) -> np.ndarray | None:
+def _probabilities(
+    settings: ConsensusSettings, texts: pd.DataFrame, votes: CodedVotes, schema: LabelSchema
+) -> np.ndarray | None:
     """What a light classifier, trained on the majority's labels of other texts, says of each text, where that is read."""
-    if "probabilities" not in METHODS[this.experiment.consensus.method].reads:
+    if "probabilities" not in METHODS[settings.method].reads:
         return None
     import numpy as np
 
-    codes = this.schema.codes(decide(votes, "majority")["label"])
+    codes = schema.codes(decide(votes, "majority")["label"])
     learned, words = codes >= 0, texts["text"].astype(str).to_numpy(dtype=object)
     if learned.sum() < FOLDS:
         raise ConfigError(
             f"consensus.method = 'crowdlab': only {int(learned.sum())} texts have a majority label to train its classifier "
             f"on, and it needs {FOLDS}; choose 'dawid_skene_map'"
         )
-    found = np.full((len(codes), len(this.schema)), np.nan)
-    rng = np.random.default_rng(this.experiment.consensus.seed)
-    found[learned] = out_of_fold(words[learned], codes[learned], len(this.schema), FOLDS, rng)
+    found = np.full((len(codes), len(schema)), np.nan)
+    rng = np.random.default_rng(settings.seed)
+    found[learned] = out_of_fold(words[learned], codes[learned], len(schema), FOLDS, rng)
     if not learned.all():  # tied texts: no fold has learned from them
-        classify = text_classifier(list(words[learned]), codes[learned], len(this.schema))
+        classify = text_classifier(list(words[learned]), codes[learned], len(schema))
         found[~learned] = classify(words[~learned])
     return found
 

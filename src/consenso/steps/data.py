@@ -17,7 +17,7 @@ def data(this: Run) -> None:
     """Read the texts, split them and remove what leaks."""
     settings = this.experiment.data
     loaded = read_dataset(settings, this.base)
-    if not has_test_gold(loaded.texts):
+    if not has_test_gold(loaded.texts, loaded.folds):
         _write_texts(
             this,
             loaded,
@@ -31,6 +31,8 @@ def data(this: Run) -> None:
         dev_size=settings.dev_size,
         seed=settings.seed,
         leakage=settings.leakage,
+        folds=settings.folds,
+        given=loaded.folds,
     )
     _write_texts(this, loaded, folds, leaks, notes=folds.attrs.get("notes", []))
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from consenso.consensus import code_votes
 from consenso.encoders import encoder_fingerprint
-from consenso.finetune import STUDENTS, FinetuneSettings, Results, make_arms, run_arms
+from consenso.finetune import STUDENTS, Results, StudySettings, is_listed, make_arms, run_arms
+from consenso.finetune.expanding import needs_of
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_gold
+from consenso.steps.consensus import gold_for_consensus, make_labels
 from consenso.steps.running import Run
 from consenso.store import RunFolder, environment
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BEFORE_VOTES = frozenset({"gold", "aligned gold", "labels", "text"})
+"""What an arm may read that is made, in a dry run, before there are votes."""
+VOTES = ["text_id", "annotator", "repetition", "label", "status"]
+"""The columns of the votes that arms are made from."""
 
 
 def finetune(this: Run) -> dict[str, Any]:
@@ -20,17 +30,19 @@ def finetune(this: Run) -> dict[str, Any]:
     import pandas as pd
 
     settings, folder, schema = this.experiment.finetune, this.folder, this.schema
-    texts, folds, labels = folder.read("texts"), folder.read("folds"), _without_gold_used(folder)
+    texts, folds, labels = folder.read("texts"), folder.read("folds"), labels_to_train_on(folder)
     need_gold(texts, folds, labels, settings)
     folder.note("environment", environment())
+    made_of = {"texts": texts, "folds": folds, "labels": labels, **votes_and_panels(this, texts)}
     all_arms, results = [], []
-    for student in settings.students:
-        choice = settings.for_student(student)
-        arms = arms_of(student, choice, schema, texts=texts, folds=folds, labels=labels)
+    for student, base, choice in settings.studies():
+        make = partial(arms_of, base, choice, schema, **made_of)
+        arms = make()
         results.append(
             run_arms(
                 arms, texts[["text_id", "text"]], folds,
                 student=student, recipe=choice.recipe, schema=schema, folder=folder, workers=choice.workers,
+                rescue=partial(_under_other_seeds, make) if choice.rescue else None,
                 progress=lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
             )
         )  # fmt: skip
@@ -41,9 +53,21 @@ def finetune(this: Run) -> dict[str, Any]:
     return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
 
 
-def _without_gold_used(folder: RunFolder) -> pd.DataFrame:
-    """The final labels; none for texts whose gold made labels (examples, candidates, learned weights): they train no aligned arm."""
+def _under_other_seeds(make: Callable[..., pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
+    return make(seeds=seeds)
+
+
+def labels_to_train_on(folder: RunFolder) -> pd.DataFrame:
+    """Return the final labels with the consensus's scores and shares; none for texts whose gold made labels."""
     labels = folder.read("final_labels")
+    if folder.has("labels"):
+        measured = folder.read("labels", ["text_id", "score", "shares"])
+        labels = labels.merge(measured, on="text_id", how="left")
+    return without_gold_used(folder, labels)
+
+
+def without_gold_used(folder: RunFolder, labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the labels, none for texts whose gold made labels (examples, candidates, learned weights): they train no aligned arm."""
     for name in ("gold_used", "consensus_gold"):
         if folder.has(name):
             used = labels["text_id"].isin(folder.read(name)["text_id"])
@@ -51,22 +75,79 @@ def _without_gold_used(folder: RunFolder) -> pd.DataFrame:
     return labels
 
 
-def arms_of(student: str, settings: FinetuneSettings, schema: LabelSchema, **tables: pd.DataFrame) -> pd.DataFrame:
-    """Return the ARMS of one student; `tables`: texts, folds, labels. The dry run asks for them too."""
-    asks_gold = any(arm.startswith("gold") for arm in settings.arms)
-    floor = ("floor",) if asks_gold and "floor" not in settings.arms else ()  # costs nothing, and two guards need it
+def votes_and_panels(this: Run, texts: pd.DataFrame) -> dict[str, Any]:
+    """Return the arguments votes and panel_labels of `arms_of`, where arms ask for them."""
+    settings = this.experiment.finetune
+    listed = {arm for study in settings.studies() for arm in study.settings.arms}
+    needs = needs_of(sorted(listed - {"full"}), settings.soft)
+    if not needs & {"votes", "panel"}:
+        return {}
+    votes = this.folder.read("votes", VOTES)
+    return {"votes": votes, "panel_labels": _panel_labels(this, texts, votes, listed) if "panel" in needs else {}}
+
+
+def _panel_labels(this: Run, texts: pd.DataFrame, votes: pd.DataFrame, listed: set[str]) -> dict[str, pd.DataFrame]:
+    """Arm `panel:<size>` → the labels of the sub-panel of that size which the consensus stage found best."""
+    used, found = gold_for_consensus(this, texts), {}
+    for arm, annotators in panels_of(this.folder).items():
+        if is_listed(arm, sorted(listed)):
+            chosen = votes[votes["annotator"].isin(annotators)]
+            coded = code_votes(chosen, this.schema, texts=texts["text_id"], count=this.experiment.consensus.count)
+            labels = make_labels(this, coded, this.experiment.consensus, texts, used)
+            found[arm] = without_gold_used(this.folder, labels)
+    return found
+
+
+def panels_of(folder: RunFolder) -> dict[str, list[str]]:
+    """Return arm → annotators of every sub-panel from two up to one less than all."""
+    if not folder.has("panels"):
+        return {}
+    panels = folder.read("panels")
+    inner = panels[(panels["size"] > 1) & (panels["size"] < panels["size"].max())]
+    return {f"panel:{size}": str(who).split(" + ") for size, who in zip(inner["size"], inner["annotators"])}
+
+
+def arms_of(
+    student: str,
+    settings: StudySettings,
+    schema: LabelSchema,
+    *,
+    texts: pd.DataFrame,
+    folds: pd.DataFrame,
+    labels: pd.DataFrame,
+    votes: pd.DataFrame | None = None,
+    panel_labels: Mapping[str, pd.DataFrame] | None = None,
+    only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Return the ARMS of one student (a key of STUDENTS); `only` and `seeds` in place of those of the settings."""
+    listed = tuple(settings.arms if only is None else only)
+    asks_gold = only is None and any(arm.startswith("gold") for arm in listed)
+    floor = ("floor",) if asks_gold and "floor" not in listed else ()  # costs nothing, and two guards need it
     return make_arms(
-        **tables,
-        arms=(*settings.arms, *floor),
-        seeds=settings.seeds,
+        texts,
+        folds,
+        labels,
+        arms=(*listed, *floor),
+        seeds=settings.seeds if seeds is None else seeds,
         resample=settings.resamples(student),
         schema=schema,
+        votes=votes,
+        panel_labels=panel_labels,
+        dev=settings.dev,
+        soft=settings.soft,
+        selection=settings.selection,
     )
+
+
+def before_votes(settings: StudySettings) -> list[str]:
+    """Return the arms that can be planned before there are votes: those of gold and of plain consensus labels."""
+    return [arm for arm in settings.arms if arm != "full" and needs_of([arm], settings.soft) <= BEFORE_VOTES]
 
 
 def finetune_depends(this: Run) -> Any:
     """Return what else decides the trainings: settings, encoders, labels."""
     settings = this.experiment.finetune
-    used = {settings.for_student(s).recipe.encoder for s in settings.students if STUDENTS[s].USES_ENCODER}
+    used = {study.settings.recipe.encoder for study in settings.studies() if STUDENTS[study.base].USES_ENCODER}
     encoders = {encoder: encoder_fingerprint(encoder) for encoder in sorted(used)}
     return [settings.model_dump(mode="json", exclude={"workers"}), encoders, this.folder.record().get("labels")]

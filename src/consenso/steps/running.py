@@ -26,6 +26,8 @@ class Run:
     progress: Progress
     wait: bool = True
     """Whether to wait for batch files."""
+    declared: Experiment | None = None
+    """The experiment as it was declared, where seeds have been added since by the declared rule."""
 
     @property
     def schema(self) -> LabelSchema:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
 from consenso.finetune.batches import evaluation_steps, training_batches
-from consenso.finetune.collapse import find_collapse
+from consenso.finetune.collapse import entropy, find_collapse
 from consenso.finetune.metrics import dev_scores, softmax
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.training import Outcome, Prepared, Progress, Training
+from consenso.finetune.watch import CollapseWatch
 from consenso.labels import LabelSchema
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ class _Run:
     best: dict[str, Any] | None = None
     """The weights after `best_step`."""
     best_step: int = 0
+    best_logits: np.ndarray | None = None
+    """What the best state says about the dev texts."""
+    in_vain: int = 0
+    """Evaluations since the best one."""
     steps: int = 0
+    stopped_at: int | None = None
+    """The step at which the collapse watch ended the run."""
     real_tokens: int = 0
 
     @property
@@ -115,29 +122,76 @@ class _Run:
 
 
 def _fit(run: _Run, training: Training) -> str | None:
-    """Train to the last step; return why it stopped early, if it did."""
+    """Train to the last step; return what ended the run early, other than patience."""
     torch = encoders.import_torch()
     optimiser, schedule = _optimiser(run.model, run.recipe, training.steps)
-    codes, lengths = torch.from_numpy(training.codes).to(run.device), run.lengths[training.rows]
+    targets, lengths = _targets(training).to(run.device), run.lengths[training.rows]
     grid = set(evaluation_steps(training.steps, run.recipe.evaluations))
+    watch = _watch(run, training)
     seed, losses, seen = stream(training.seed, ORDER), [], 0
     run.model.train()
     for rows in training_batches(lengths, run.recipe.batch_size, training.steps, seed):
-        loss = torch.nn.functional.cross_entropy(run.logits(training.rows[rows]), codes[torch.from_numpy(rows)])
-        run.steps += 1
-        if not math.isfinite(found := loss.item()):
-            return f"the loss is not finite at step {run.steps}"
+        logits = run.logits(training.rows[rows])
+        loss = torch.nn.functional.cross_entropy(logits, targets[torch.from_numpy(rows)])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.clip)
+        gradient = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.clip)
+        run.steps += 1
+        signs = torch.stack([loss.detach(), _spread(logits.detach()), gradient.detach()]).tolist()
+        if not math.isfinite(signs[0]):
+            return f"the loss is not finite at step {run.steps}"
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        losses.append(found)
+        losses.append(signs[0])
         seen, run.real_tokens = seen + len(rows), run.real_tokens + int(lengths[rows].sum())
-        if run.steps in grid:
+        doom = watch.see(*signs) if watch else None
+        if doom and _has_learned(run, training):
+            watch = doom = None
+        if run.steps in grid or doom:
             _evaluate(run, training, sum(losses) / len(losses), seen / len(training.rows))
             losses = []
+        if doom:
+            run.stopped_at = run.steps
+            return f"the watch ended it at step {run.steps}: {doom}"
+        if training.patience and run.in_vain >= training.patience:
+            break
     return None
+
+
+def _targets(training: Training) -> Any:
+    torch = encoders.import_torch()
+    if training.targets is None:
+        return torch.from_numpy(training.codes)
+    return torch.from_numpy(training.targets.astype("float32"))
+
+
+def _watch(run: _Run, training: Training) -> CollapseWatch | None:
+    if not run.recipe.watch:
+        return None
+    shares = training.shares(run.model.config.num_labels)
+    return CollapseWatch(entropy(shares), training.steps, math.ceil(run.recipe.warmup * training.steps))
+
+
+def _spread(logits: Any) -> Any:
+    """The standard deviation over the batch of the probabilities, of the class where it is largest."""
+    return logits.softmax(dim=1).std(dim=0, correction=0).max()
+
+
+def _has_learned(run: _Run, training: Training) -> bool:
+    """Whether the state that would predict is healthy: then the run is, however it goes on."""
+    logits = run.predict(training.dev_rows) if run.best_logits is None else run.best_logits
+    return _collapse(logits, training) is None
+
+
+def _collapse(on_dev: np.ndarray, training: Training) -> str | None:
+    return find_collapse(
+        on_dev,
+        training.dev_codes,
+        training.codes,
+        seed=training.seed,
+        targets=training.targets,
+        dev_targets=training.dev_targets,
+    )
 
 
 def _optimiser(model: Any, recipe: Recipe, steps: int) -> tuple[Any, Any]:
@@ -160,14 +214,15 @@ def _evaluate(run: _Run, training: Training, train_loss: float, epoch: float) ->
     import numpy as np
 
     logits = run.predict(training.dev_rows)
+    run.in_vain += 1
     if not np.isfinite(logits).all():
         return  # the next loss, or the collapse check, says so
-    scores = dev_scores(training.dev_codes, softmax(logits))
+    scores = dev_scores(training.dev_codes, softmax(logits), training.dev_targets)
     earlier = max((point["dev_macro_f1"] for point in run.curve), default=-1.0)
     run.curve.append({"step": run.steps, "epoch": epoch, "train_loss": train_loss, **scores})
     if scores["dev_macro_f1"] > earlier:
         run.best = {name: value.detach().clone() for name, value in run.model.state_dict().items()}
-        run.best_step = run.steps
+        run.best_step, run.best_logits, run.in_vain = run.steps, logits, 0
 
 
 def _outcome(run: _Run, training: Training, fault: str | None) -> Outcome:
@@ -177,20 +232,26 @@ def _outcome(run: _Run, training: Training, fault: str | None) -> Outcome:
         run.model.load_state_dict(run.best)
     logits = run.predict(training.asked)
     on_dev = logits[np.searchsorted(training.asked, training.dev_rows)]
-    reason = fault or find_collapse(on_dev, training.dev_codes, training.codes, seed=training.seed)
-    if np.isfinite(logits).all():
-        probabilities = softmax(logits)
-    else:  # a run without any finite state still answers, as what it is: the label shares of its training rows
-        shares = np.bincount(training.codes, minlength=logits.shape[1]) / len(training.codes)
-        probabilities = np.tile(shares, (len(logits), 1))
+    reason = fault or _collapse(on_dev, training)
+    probabilities = _probabilities(logits, training)
     point = next((p for p in run.curve if p["step"] == run.best_step), {})
     # the dev scores are those of the stored predictions: other batches may round otherwise than on the way
     stored = probabilities[np.searchsorted(training.asked, training.dev_rows)]
-    facts = {"train_loss": point.get("train_loss"), **dev_scores(training.dev_codes, stored)}
+    facts = {"train_loss": point.get("train_loss"), **dev_scores(training.dev_codes, stored, training.dev_targets)}
     facts |= {"best_step": run.best_step or None, "steps": run.steps, "real_tokens": run.real_tokens}
+    facts |= {"stopped_at": run.stopped_at}
     return Outcome(
         "collapsed" if reason else "ok", reason, probabilities, probabilities.argmax(axis=1), facts, run.curve
     )
+
+
+def _probabilities(logits: np.ndarray, training: Training) -> np.ndarray:
+    """A run without any finite state still answers, as what it is: the label shares of its training rows."""
+    import numpy as np
+
+    if np.isfinite(logits).all():
+        return softmax(logits)
+    return np.tile(training.shares(logits.shape[1]), (len(logits), 1))
 
 
 def seconds(tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -> tuple[float, float]:

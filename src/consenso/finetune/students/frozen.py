@@ -33,9 +33,9 @@ def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelS
     """Fit the head on the arm's rows and predict the asked texts."""
     # float64: in float32 lbfgs stops early, at coefficients that depend on where the search began
     features, classes = prepared["embeddings"], len(schema)
-    positions, codes, copies = distinct_rows(training, classes)
+    positions, codes, weights = distinct_rows(training, classes)
     train, dev, asked = (features[rows].astype("float64") for rows in (positions, training.dev_rows, training.asked))
-    return fit_head(training, recipe, classes, train=train, codes=codes, copies=copies, dev=dev, asked=asked)
+    return fit_head(training, recipe, classes, train=train, codes=codes, weights=weights, dev=dev, asked=asked)
 
 
 def seconds(tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -> tuple[float, float]:

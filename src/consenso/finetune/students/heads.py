@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 
 def distinct_rows(training: Training, n_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return text positions, class positions and multiplicities of the distinct training rows."""
+    """Return text positions, class positions and weights of the distinct training rows.
+
+    A weight is a row's multiplicity. A row with soft targets becomes one row per class that weighs its share: the sum
+    of weighted log losses is then the soft cross-entropy itself, so the head is exact.
+    """
     import numpy as np
 
-    pairs, copies = np.unique(training.rows * n_classes + training.codes, return_counts=True)
-    return pairs // n_classes, pairs % n_classes, copies
+    if training.targets is None:
+        pairs, copies = np.unique(training.rows * n_classes + training.codes, return_counts=True)
+        return pairs // n_classes, pairs % n_classes, copies.astype("float64")
+    row, code = np.nonzero(training.targets)
+    pairs, place = np.unique(training.rows[row] * n_classes + code, return_inverse=True)
+    return pairs // n_classes, pairs % n_classes, np.bincount(place, weights=training.targets[row, code])
 
 
 def fit_head(
@@ -29,30 +37,37 @@ def fit_head(
     *,
     train: Any,
     codes: np.ndarray,
-    copies: np.ndarray,
+    weights: np.ndarray,
     dev: Any,
     asked: Any,
 ) -> Outcome:
     """Fit one logistic regression per C of the recipe and keep the best by dev macro-F1, the smallest C if equal.
 
-    `train`, `dev`, `asked` are feature rows; `copies` weighs the training rows.
+    `train`, `dev`, `asked` are feature rows; `weights`: one per training row.
     """
     import numpy as np
 
     model, best, kept = None, -1.0, {}
     for C in sorted(recipe.c_grid):
-        model = linear_model(train, codes, C=C, weights=copies.astype("float64"), start=model)
+        model = linear_model(train, codes, C=C, weights=weights, start=model)
         on_dev = class_probabilities(model, dev, n_classes)
-        scores = dev_scores(training.dev_codes, on_dev)
+        scores = dev_scores(training.dev_codes, on_dev, training.dev_targets)
         if scores["dev_macro_f1"] > best:
             best = scores["dev_macro_f1"]
-            loss = cross_entropy(codes, class_probabilities(model, train, n_classes), copies)
+            loss = cross_entropy(codes, class_probabilities(model, train, n_classes), weights)
             steps = int(model.n_iter_[0])
             kept = {"C": C, "steps": steps, "best_step": steps, "train_loss": loss, **scores}
             chosen, found = on_dev, class_probabilities(model, asked, n_classes)
     logits, seen = np.full_like(chosen, -np.inf), np.unique(codes)
     logits[:, seen] = np.log(np.clip(chosen[:, seen], 1e-300, None))
-    reason = find_collapse(logits, training.dev_codes, training.codes, seed=training.seed)
+    reason = find_collapse(
+        logits,
+        training.dev_codes,
+        training.codes,
+        seed=training.seed,
+        targets=training.targets,
+        dev_targets=training.dev_targets,
+    )
     scores = {name: kept[name] for name in scores}
     point = {"step": kept["steps"], "train_loss": kept["train_loss"], **scores}
     status = "collapsed" if reason else "ok"

@@ -38,11 +38,11 @@ def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelS
 
     parts = (prepared["data"], prepared["indices"], prepared["indptr"])
     counts = csr_matrix(parts, shape=tuple(prepared["shape"]))
-    positions, codes, copies = distinct_rows(training, len(schema))
+    positions, codes, weights = distinct_rows(training, len(schema))
     # fitted with the copies, as on the drawn texts themselves; then one row per distinct text
     wanted = (counts[rows] for rows in (training.rows, positions, training.dev_rows, training.asked))
     _, train, dev, asked = tfidf_features(*wanted)
-    return fit_head(training, recipe, len(schema), train=train, codes=codes, copies=copies, dev=dev, asked=asked)
+    return fit_head(training, recipe, len(schema), train=train, codes=codes, weights=weights, dev=dev, asked=asked)
 
 
 def seconds(tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -> tuple[float, float]:

@@ -1,0 +1,318 @@
+"""The collapse definition clause by clause, the watch, and what the encoder does with soft targets and patience."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from consenso.finetune import make_arms
+from consenso.finetune.collapse import entropy, find_collapse
+from consenso.finetune.pool import one_thread
+from consenso.finetune.rescue import is_exempt
+from consenso.finetune.students import encoder
+from consenso.finetune.study import make_study
+from consenso.finetune.training import Outcome, Training
+from consenso.finetune.watch import FEWEST_STEPS, FIRST_STEP, WINDOW, CollapseWatch
+from test_finetune_students import SCHEMA, recipe_for, run_study, save_tiny, tables
+
+# the definition
+
+N = 400
+CODES = np.random.default_rng(3).integers(0, 3, N)
+
+
+def logits_for(codes: np.ndarray, strength: float, noise: float, classes: int = 3, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return strength * np.eye(classes)[codes] + noise * rng.normal(size=(len(codes), classes))
+
+
+def test_the_entropy_is_that_of_scipy() -> None:
+    from scipy.stats import entropy as scipys
+
+    shares = np.array([0.5, 0.3, 0.2, 0.0])
+    assert entropy(shares) == pytest.approx(scipys(shares))
+    assert entropy(np.array([1.0, 0.0])) == 0
+
+
+@pytest.mark.parametrize(("others", "collapsed"), [(0, True), (19, True), (20, False)])
+def test_a_share_of_exactly_95_percent_is_healthy(others: int, collapsed: bool) -> None:
+    codes = np.r_[np.ones(others, int), np.zeros(N - others, int)]
+    logits = logits_for(codes, 4.0, 0.3)
+    assert (find_collapse(logits, codes, CODES) is not None) is collapsed
+
+
+@pytest.mark.parametrize("level", [0.0, 5.0])
+@pytest.mark.parametrize(("noise", "collapsed"), [(0.04, True), (0.08, False)])
+def test_the_spread_is_that_of_the_logits_whatever_the_level_of_a_row(
+    noise: float, collapsed: bool, level: float
+) -> None:
+    logits = logits_for(CODES, 0.03, noise) + level * np.random.default_rng(1).normal(size=(N, 1))
+    found = find_collapse(logits, logits.argmax(axis=1), CODES)
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    assert bool(centred.std(axis=0).mean() < 0.05) is collapsed
+    assert (found is not None) is collapsed
+
+
+def test_a_class_that_the_arm_lacks_does_not_thin_the_spread_of_the_others() -> None:
+    codes = CODES % 2
+    logits = np.c_[logits_for(codes, 0.05, 0.09, classes=2), np.full(N, -20.0)]
+    assert find_collapse(logits, logits.argmax(axis=1), codes) is None
+    logits[:, 2] = -np.inf
+    assert find_collapse(logits, logits.argmax(axis=1), codes) is None
+    logits[:, :2] *= 0.3
+    assert "hardly differ" in str(find_collapse(logits, logits.argmax(axis=1), codes))
+
+
+def test_only_both_chance_and_a_loss_at_the_entropy_are_a_collapse() -> None:
+    by_chance = logits_for(np.random.default_rng(8).permutation(CODES), 0.2, 0.4, seed=9)
+    assert "by chance" in str(find_collapse(by_chance, CODES, CODES))
+    agreeing = logits_for(CODES, 0.5, 0.4, seed=9)
+    assert find_collapse(20 * agreeing, CODES, CODES) is None, "overconfident, so a high loss, yet it agrees"
+    lopsided = np.r_[np.zeros(360, int), np.ones(40, int)]
+    rng = np.random.default_rng(2)
+    chance = np.c_[np.full(N, 1.2), rng.normal(0, 0.8, N)]
+    assert find_collapse(chance, lopsided, CODES % 2) is None, (
+        "by chance, but the loss is well under the entropy of 1:1"
+    )
+    assert "by chance" in str(find_collapse(chance, lopsided, lopsided)), "that of 9:1 it does not reach"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_logit_that_is_not_finite_is_a_collapse(value: float) -> None:
+    logits = logits_for(CODES, 2.0, 1.0)
+    logits[3, 0] = value
+    assert find_collapse(logits, CODES, CODES) == "a logit is not finite"
+    assert find_collapse(np.full((N, 3), -np.inf), CODES, CODES) == "a logit is not finite"
+
+
+def test_soft_targets_compare_with_the_entropy_of_the_mean_target() -> None:
+    """Hard labels 9:1, soft ones .55:.45 on average: the same losses lie above the one entropy and below the other."""
+    rng = np.random.default_rng(4)
+    train = np.r_[np.zeros(360, int), np.ones(40, int)]
+    targets = np.tile([0.56, 0.44], (N, 1))
+    targets[360:] = [0.45, 0.55]
+    logits = np.c_[np.full(N, 0.9), rng.normal(0, 0.8, N)]
+    assert "by chance" in str(find_collapse(logits, train, train))
+    assert find_collapse(logits, train, train, targets=targets) is None
+    near_even = np.c_[np.full(N, 0.3), rng.normal(0, 0.4, N)]
+    assert find_collapse(near_even, train, train, targets=targets) is None, "hard dev labels, loss .60"
+    found = find_collapse(near_even, train, train, targets=targets, dev_targets=targets)
+    assert "by chance" in str(found), "soft dev labels, loss .70 of an entropy of .69"
+
+
+def test_exempt_arms() -> None:
+    exempt = ["floor", "floor-prior", "permuted", "gold@250"]
+    count = ["gold", "gold-aligned", "consensus", "consensus+200", "perspectivist", "single:a"]
+    assert [arm for arm in exempt + count if is_exempt(arm)] == exempt
+
+
+# the watch on series
+
+H = math.log(3)
+
+
+def watched(signs: np.ndarray, steps: int = 400, warm_up: int = 40) -> int | None:
+    """The step at which a series of (loss, spread, gradient) is ended."""
+    watch = CollapseWatch(H, steps, warm_up)
+    for step, (loss, spread, gradient) in enumerate(signs, start=1):
+        if watch.see(loss, spread, gradient):
+            return step
+    return None
+
+
+def series(steps: int = 400, **changes: Any) -> np.ndarray:
+    """A doomed run: it begins to learn, breaks at step 60, and is flat from then on."""
+    after = np.arange(steps) >= 60
+    rng = np.random.default_rng(0)
+    signs = {
+        "loss": np.where(after, H + 0.02, H - 0.05) + rng.normal(0, 0.03, steps),
+        "spread": np.where(after, 0.001, 0.1),
+        "gradient": np.where(after, 0.4, 2.0) * rng.uniform(0.8, 1.2, steps),
+    }
+    return np.column_stack([*({**signs, **changes}).values()])
+
+
+def test_a_doomed_run_is_ended_at_the_first_step_that_may_end_it() -> None:
+    assert watched(series()) == FIRST_STEP
+
+
+def test_a_long_warm_up_is_waited_for() -> None:
+    assert watched(series(), warm_up=200) == 200 + WINDOW
+
+
+def test_a_short_run_is_ended_from_its_half_on() -> None:
+    assert watched(series(240), steps=240, warm_up=24) == 120
+
+
+@pytest.mark.parametrize("steps", [10, FEWEST_STEPS - 1])
+def test_a_very_short_run_is_not_watched(steps: int) -> None:
+    assert watched(series(steps), steps=steps, warm_up=0) is None
+
+
+def test_the_last_step_ends_a_run_by_itself() -> None:
+    late = series(160)
+    late[:140, 1] = 0.1
+    assert watched(late, steps=160, warm_up=16) is None
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [
+        {"loss": np.full(400, H - 0.02)},
+        {"spread": np.full(400, 0.03)},
+        {"gradient": np.full(400, 0.9)},
+        {"spread": np.linspace(0.001, 0.019, 400)},
+        {"spread": np.full(400, 0.01)},
+    ],
+    ids=["loss below the entropy", "probabilities differ", "gradients do not fade", "slow to begin", "never began"],
+)
+def test_no_sign_alone_ends_a_run(healthy: dict[str, np.ndarray]) -> None:
+    assert watched(series(**healthy)) is None
+
+
+def test_a_loss_that_is_not_a_number_ends_nothing_here() -> None:
+    assert watched(np.full((400, 3), np.nan)) is None, "the encoder itself ends such a run"
+
+
+# the encoder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny(tmp_path_factory.mktemp("tiny-bert"))
+
+
+def trained(tiny: str, change: dict[str, Any] | None = None, **recipe: Any) -> tuple[Training, Outcome]:
+    """Train the encoder once on the gold of 150 texts; `change` replaces fields of the training."""
+    return train_once(tiny, **recipe) if change is None else train(tiny, change, **recipe)
+
+
+def train(tiny: str, change: dict[str, Any], *, seed: int = 1, **recipe: Any) -> tuple[Training, Outcome]:
+    texts, folds, labels = tables(250)
+    arms = make_arms(texts, folds, labels, arms=["gold"], seeds=[seed], schema=SCHEMA)
+    chosen = recipe_for(tiny, **recipe)
+    study = make_study(arms, texts, folds, student="encoder", recipe=chosen, schema=SCHEMA)
+    training = dataclasses.replace(study.runs[0].training, **change)
+    with one_thread():
+        return training, encoder.train(training, encoder.prepare(study.texts, chosen), chosen, SCHEMA)
+
+
+@functools.cache
+def train_once(tiny: str, **recipe: Any) -> tuple[Training, Outcome]:
+    return train(tiny, {}, **recipe)
+
+
+def without_seconds(outcome: Outcome) -> dict[str, Any]:
+    return {**dataclasses.asdict(outcome), "probabilities": None, "predicted": None}
+
+
+@pytest.mark.parametrize(("learning_rate", "seed"), [(1e-3, 2), (1e-2, 3)])
+def test_the_watch_never_ends_a_healthy_run_nor_changes_it(tiny: str, learning_rate: float, seed: int) -> None:
+    (_, free), (_, seen) = (
+        trained(tiny, seed=seed, learning_rate=learning_rate, epochs=12, watch=watch) for watch in (False, True)
+    )
+    assert free.status == "ok"
+    assert seen.facts["stopped_at"] is None
+    assert np.array_equal(free.probabilities, seen.probabilities)
+    assert without_seconds(free) == without_seconds(seen)
+
+
+def test_a_learning_rate_that_is_too_high_is_stopped_early(tiny: str) -> None:
+    training, found = trained(tiny, learning_rate=0.05, epochs=30)
+    stopped = found.facts["stopped_at"]
+    assert training.steps == 300
+    assert FIRST_STEP <= stopped < 240, "at least a fifth of the time is saved"
+    assert found.facts["steps"] == stopped
+    assert found.status == "collapsed"
+    assert found.reason.startswith(f"the watch ended it at step {stopped}: over 50 steps loss 1.")
+    assert found.curve[-1]["step"] == stopped
+    assert found.probabilities.shape == (len(training.asked), 3)
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
+    _, whole = trained(tiny, learning_rate=0.05, epochs=30, watch=False)
+    assert whole.status == "collapsed", "the definition says so too"
+    assert whole.facts["steps"] == 300
+
+
+def test_a_stopped_run_is_a_row_with_its_step(tiny: str) -> None:
+    recipe = recipe_for(tiny, learning_rate=0.05, epochs=30)
+    found, _ = run_study("encoder", tiny, seeds=1, arms=["gold"], recipe=recipe, tables=tables(250))
+    row = found.trainings.iloc[0]
+    assert row["status"] == "collapsed"
+    assert row["stopped_at"] == row["steps"] < 300
+    assert len(found.predictions) == 100
+    kept, _ = run_study("encoder", tiny, seeds=1, arms=["gold"], recipe=recipe.model_copy(update={"watch": False}))
+    assert kept.trainings["stopped_at"].isna().all()
+    assert kept.trainings["key"].tolist() != found.trainings["key"].tolist()
+
+
+def test_a_run_that_broke_after_it_had_learned_goes_on(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best state is the one that predicts: while it is healthy, so is the run."""
+    _, free = trained(tiny, epochs=12, watch=False)
+    assert free.status == "ok"
+    calls = []
+    monkeypatch.setattr(CollapseWatch, "see", lambda *_: calls.append(1) or ("doom" if len(calls) == 110 else None))
+    _, late = train(tiny, {}, epochs=12)
+    assert late.facts["stopped_at"] is None
+    assert len(calls) == 110, "the watch is off from then on"
+    assert np.array_equal(late.probabilities, free.probabilities)
+    calls.clear()
+    _, unlearned = train(tiny, {}, epochs=12, learning_rate=1e-9)
+    assert unlearned.facts["stopped_at"] == 110
+
+
+def test_one_hot_soft_targets_train_as_the_labels_do(tiny: str) -> None:
+    training, hard = trained(tiny)
+    one_hot = {"targets": np.eye(3)[training.codes], "dev_targets": np.eye(3)[training.dev_codes]}
+    _, soft = trained(tiny, change=one_hot)
+    assert np.abs(hard.probabilities - soft.probabilities).max() < 1e-6
+    assert soft.facts == pytest.approx(hard.facts, abs=1e-6)
+    assert soft.status == hard.status
+
+
+def test_soft_targets_are_what_is_learned(tiny: str) -> None:
+    training, hard = trained(tiny, epochs=12)
+    blurred = 0.6 * np.eye(3)[training.codes] + 0.4 / 3
+    _, soft = trained(tiny, epochs=12, change={"targets": blurred})
+    assert hard.status == soft.status == "ok"
+    sure, unsure = (outcome.probabilities.max(axis=1) for outcome in (hard, soft))
+    assert sure.mean() > 0.8
+    assert unsure.mean() < sure.mean() - 0.1
+    assert unsure.max() < 0.6 + 0.4 / 3 + 0.07, "no text gets more than its target, but for the noise"
+    assert (soft.predicted == hard.predicted).mean() > 0.85
+
+
+def test_targets_that_say_nothing_are_a_collapse(tiny: str) -> None:
+    training, _ = trained(tiny)
+    _, found = trained(tiny, epochs=8, change={"targets": np.full((len(training.rows), 3), 1 / 3)})
+    assert found.status == "collapsed"
+    assert found.probabilities == pytest.approx(np.full((100, 3), 1 / 3), abs=0.1)
+
+
+def test_the_best_state_is_chosen_on_the_hard_dev_labels(tiny: str) -> None:
+    training, plain = trained(tiny, evaluations=6)
+    wrong = np.eye(3)[(training.dev_codes + 1) % 3]
+    _, found = trained(tiny, evaluations=6, change={"dev_targets": wrong})
+    assert found.facts["best_step"] == plain.facts["best_step"]
+    assert [p["dev_macro_f1"] for p in found.curve] == [p["dev_macro_f1"] for p in plain.curve]
+
+
+def test_patience_ends_a_run_after_evaluations_without_a_better_score(tiny: str) -> None:
+    recipe = {"epochs": 12, "evaluations": 12}
+    training, whole = trained(tiny, **recipe)
+    _, patient = trained(tiny, change={"patience": 2}, **recipe)
+    scores, best, in_vain, last = [p["dev_macro_f1"] for p in whole.curve], -1.0, 0, len(whole.curve)
+    for i, score in enumerate(scores, start=1):
+        in_vain, best = (0, score) if score > best else (in_vain + 1, best)
+        if in_vain == 2:
+            last = i
+            break
+    assert last < len(scores)
+    assert patient.curve == whole.curve[:last]
+    assert patient.facts["steps"] == whole.curve[last - 1]["step"] < training.steps
+    assert patient.facts["stopped_at"] is None
+    assert patient.status == "ok"
