@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test slow servers check format clean
+.PHONY: demo test slow servers guide check format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/consenso run examples/messages/demo.toml --out runs/demo
@@ -29,6 +29,11 @@ $(SERVERS)/.installed: tests/servers.txt
 	@CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" $(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --requirement tests/servers.txt
 	@touch $@
+
+# The notebook on real data, executed anew (CONSENSO_DATA says where the data are; about five minutes on two cores)
+guide: $(VENV)/.demo
+	@$(PIP) --editable '.[guide]'
+	cd docs/guide && ../../$(BIN)/jupyter-execute --inplace can-i-replace-my-human-labels.ipynb
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -48,7 +48,9 @@ def recorded():
     }
     predictions = pd.concat(
         [
-            pd.DataFrame({"student": "encoder", "arm": arm, "seed": 42, "text_id": twins["text_id"], "predicted": found})
+            pd.DataFrame(
+                {"student": "encoder", "arm": arm, "seed": 42, "text_id": twins["text_id"], "predicted": found}
+            )
             for arm, found in guesses.items()
         ],
         ignore_index=True,

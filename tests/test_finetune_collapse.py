@@ -52,10 +52,11 @@ def test_the_spread_is_that_of_the_logits_whatever_the_level_of_a_row(
     noise: float, collapsed: bool, level: float
 ) -> None:
     logits = logits_for(CODES, 0.03, noise) + level * np.random.default_rng(1).normal(size=(N, 1))
-    found = find_collapse(logits, logits.argmax(axis=1), CODES)
+    by_chance = np.random.default_rng(2).permutation(logits.argmax(axis=1))
     centred = logits - logits.mean(axis=1, keepdims=True)
     assert bool(centred.std(axis=0).mean() < 0.05) is collapsed
-    assert (found is not None) is collapsed
+    assert ("hardly differ" in str(find_collapse(logits, by_chance, CODES))) is collapsed
+    assert find_collapse(logits, logits.argmax(axis=1), CODES) is None, "small logits in the right order have learned"
 
 
 def test_a_class_that_the_arm_lacks_does_not_thin_the_spread_of_the_others() -> None:
@@ -64,8 +65,10 @@ def test_a_class_that_the_arm_lacks_does_not_thin_the_spread_of_the_others() -> 
     assert find_collapse(logits, logits.argmax(axis=1), codes) is None
     logits[:, 2] = -np.inf
     assert find_collapse(logits, logits.argmax(axis=1), codes) is None
+    by_chance = np.random.default_rng(2).permutation(codes)
+    assert "hardly differ" not in str(find_collapse(logits, by_chance, codes))
     logits[:, :2] *= 0.3
-    assert "hardly differ" in str(find_collapse(logits, logits.argmax(axis=1), codes))
+    assert "hardly differ" in str(find_collapse(logits, by_chance, codes))
 
 
 def test_only_both_chance_and_a_loss_at_the_entropy_are_a_collapse() -> None:

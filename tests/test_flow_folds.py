@@ -67,3 +67,14 @@ def test_prompts_show_no_gold_that_is_tested_somewhere(tmp_path):
     path.write_text(text[:start] + asked + text[end:])
     with pytest.raises(ConfigError, match="tested in some fold"):
         run(path, tmp_path / "run", until="annotate")
+
+
+def test_folds_replicate_a_student_whose_seeds_are_all_alike(tmp_path):
+    arms = ARMS + "\nresample = false"
+    path = write_experiment(tmp_path, data='source = "texts.csv"\nfolds = 5\ncolumns = { split = "" }', finetune=arms)
+    run(path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    guard = folder.read("guards").query("guard == 'seeds differ'").iloc[0]
+    assert guard["outcome"] == "passed"
+    assert "the folds are the replication" in guard["reason"]
+    assert folder.read("comparison").query("is_primary")["verdict"].item() != "NO VERDICT"

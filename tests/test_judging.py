@@ -34,14 +34,18 @@ def test_own_predictions_need_no_training(say, tmp_path):
     assert said.code == 0, said.err
     assert "verdict: BETTER: trained on llm instead of human" in said.out
     folder = RunFolder(tmp_path / "judged")
-    assert {"comparison", "guards", "class_differences", "seed_differences"} <= {p.stem for p in (folder.path / "tables").iterdir()}
+    assert {"comparison", "guards", "class_differences", "seed_differences"} <= {
+        p.stem for p in (folder.path / "tables").iterdir()
+    }
     assert "BETTER" in (folder.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_published_predictions_of_one_run_each_give_no_verdict(say, tmp_path):
     source = pd.read_csv(shared("babe_llm", "test_predictions.csv.gz"))
     columns = {"pred_trained_on_llm_consensus": "consensus", "pred_trained_on_human": "human"}
-    source.rename(columns=columns)[["text_id", "gold", *columns.values()]].to_csv(tmp_path / "published.csv", index=False)
+    source.rename(columns=columns)[["text_id", "gold", *columns.values()]].to_csv(
+        tmp_path / "published.csv", index=False
+    )
     said = say("compare", "--predictions", "published.csv", "--contrast", "consensus,human", "--metric", "accuracy")
     assert said.code == 0, said.err
     assert "verdict: NO VERDICT" in said.out
@@ -53,9 +57,15 @@ def test_the_published_predictions_of_one_run_each_give_no_verdict(say, tmp_path
     ("arguments", "words"),
     [
         (["--predictions", "nothing.csv"], ["nothing.csv"]),
-        (["--predictions", "predictions.csv", "--gold", "gold.csv", "--contrast", "llm"], ["--contrast names two arms"]),
+        (
+            ["--predictions", "predictions.csv", "--gold", "gold.csv", "--contrast", "llm"],
+            ["--contrast names two arms"],
+        ),
         (["--predictions", "predictions.csv", "--gold", "gold.csv", "--contrast", "llm,humans"], ["humans", "human"]),
-        (["--predictions", "predictions.csv", "--gold", "gold.csv", "--contrast", "llm,human", "--metric", "f1"], ["unknown metric 'f1'"]),
+        (
+            ["--predictions", "predictions.csv", "--gold", "gold.csv", "--contrast", "llm,human", "--metric", "f1"],
+            ["unknown metric 'f1'"],
+        ),
         (["--explain", "leekage"], ["leekage", "leakage"]),
     ],
 )
@@ -100,7 +110,9 @@ def test_plan_without_texts_says_what_to_do(say):
 
 
 def test_seeds_are_added_until_a_verdict_and_never_twice(say, tmp_path):
-    path = write_experiment(tmp_path, finetune=TWO_ARMS, compare='metric = "accuracy"\nmargin = 0.05\nuntil = { most = 8 }')
+    path = write_experiment(
+        tmp_path, finetune=TWO_ARMS, compare='metric = "accuracy"\nmargin = 0.05\nuntil = { most = 8 }'
+    )
     outcome = run_until_verdict(path, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     decisions = folder.record()["until_verdict"]
@@ -113,7 +125,9 @@ def test_seeds_are_added_until_a_verdict_and_never_twice(say, tmp_path):
     again = say("run", path, "--out", tmp_path / "run", "--until-verdict")
     assert outcome.sentence in again.out
     assert f"{decisions[-1]['seeds']} seeds: stop" in again.err
-    assert pieces == {path: path.stat().st_mtime_ns for path in (folder.path / "pieces" / "trainings").glob("*.parquet")}
+    assert pieces == {
+        path: path.stat().st_mtime_ns for path in (folder.path / "pieces" / "trainings").glob("*.parquet")
+    }
 
 
 def test_looks_are_compared_at_a_smaller_level(tmp_path):

@@ -25,7 +25,7 @@ MARGIN = 0.05
 def finished(tmp_path_factory):
     """A run with 2 aggregators × 2 thresholds × (declared votes and three panels of two)."""
     folder = tmp_path_factory.mktemp("multiverse")
-    path = write_experiment(folder, '[multiverse]\nleave_one_out = true\nthresholds = [0.0, 0.9]\n', finetune=FINETUNE)
+    path = write_experiment(folder, "[multiverse]\nleave_one_out = true\nthresholds = [0.0, 0.9]\n", finetune=FINETUNE)
     run(path, folder / "run")
     return folder
 
@@ -56,7 +56,9 @@ def test_another_specification_is_what_the_verbs_give(finished):
     arms = make_arms(texts, folds, labels, arms=["gold-aligned", "consensus"], seeds=3, resample=True)
     results = run_arms(arms, texts[["text_id", "text"]], folds, student="linear")
     found = compare_arms(results.predictions, texts.set_index("text_id")["gold"], metric="accuracy", margin=MARGIN)
-    row = folder.read("multiverse").query("votes == 'without llm1' and aggregator == 'dawid_skene_map' and threshold == '0.9'")
+    row = folder.read("multiverse").query(
+        "votes == 'without llm1' and aggregator == 'dawid_skene_map' and threshold == '0.9'"
+    )
     assert row["difference"].item() == pytest.approx(found.query("is_primary")["difference"].item(), abs=1e-12)
     assert row["train_texts"].item() == arms.query("arm == 'consensus' and part == 'train'")["text_id"].nunique()
 
@@ -117,7 +119,9 @@ def test_a_wrong_section_is_one_clear_line(tmp_path, section, words):
 
 
 def test_votes_can_be_variants_panels_and_files(tmp_path):
-    extra = '[multiverse]\naggregators = []\nthresholds = [0.0]\n[multiverse.votes.pair]\nannotators = ["llm0", "llm2"]\n'
+    extra = (
+        '[multiverse]\naggregators = []\nthresholds = [0.0]\n[multiverse.votes.pair]\nannotators = ["llm0", "llm2"]\n'
+    )
     extra += '[[multiverse.votes.file.imports]]\nsource = "votes.csv"\nannotators = ["llm0", "llm2"]\n'
     run(write_experiment(tmp_path, extra, finetune=FINETUNE), tmp_path / "run")
     table = RunFolder(tmp_path / "run").read("multiverse").set_index("votes")
@@ -135,7 +139,9 @@ def spread(*rows):
 
 
 def test_the_sentence_counts_what_holds_and_what_says_the_opposite():
-    table = spread(("WORSE", -0.04, 0.01), ("WORSE", -0.03, 0.01), ("INCONCLUSIVE", -0.01, 0.03), ("BETTER", 0.02, 0.01))
+    table = spread(
+        ("WORSE", -0.04, 0.01), ("WORSE", -0.03, 0.01), ("INCONCLUSIVE", -0.01, 0.03), ("BETTER", 0.02, 0.01)
+    )
     said = summarise(table, 0.02)
     assert said == (
         "The verdict WORSE holds in 2 of 4 specifications; the difference goes from −4.0 to +2.0 pp (median −2.0); "

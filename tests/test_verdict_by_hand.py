@@ -67,19 +67,19 @@ class Report:
         )
 
 
-def f1(gold: np.ndarray, predicted: np.ndarray, classes: list[str], weights: np.ndarray | None = None) -> float:
-    return f1_score(gold, predicted, labels=classes, average="macro", zero_division=0, sample_weight=weights)
+def f1(gold: np.ndarray, predicted: np.ndarray, classes: list[str]) -> float:
+    return f1_score(gold, predicted, labels=classes, average="macro", zero_division=0)
 
 
 def influence(gold: np.ndarray, predicted: np.ndarray, classes: list[str]) -> np.ndarray:
-    """n times the derivative of scikit-learn's weighted macro-F1 by each item's weight, as a central difference."""
-    n, step, found = len(gold), 1e-3, {}
+    """(n − 1) times what scikit-learn's macro-F1 loses without the item, centred: the jackknife, item by item."""
+    n, whole, found = len(gold), f1(gold, predicted, classes), {}
     pairs = list(zip(gold, predicted))
     for pair in set(pairs):  # items with the same gold and prediction weigh alike
-        item = np.arange(n) == pairs.index(pair)
-        up, down = (f1(gold, predicted, classes, 1 + sign * step * item) for sign in (1, -1))
-        found[pair] = n * (up - down) / (2 * step)
-    return np.array([found[pair] for pair in pairs])
+        others = np.arange(n) != pairs.index(pair)
+        found[pair] = (n - 1) * (whole - f1(gold[others], predicted[others], classes))
+    influences = np.array([found[pair] for pair in pairs])
+    return influences - influences.mean()
 
 
 def two_way_by_hand(D: np.ndarray) -> dict[str, float]:

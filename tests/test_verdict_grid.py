@@ -13,6 +13,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "verdict"))
 
 import grid
+import linearisation
 import simulating
 from grid import Cell
 
@@ -114,6 +115,28 @@ def test_the_disagreement_is_31_points_and_a_sixth_of_it_persists() -> None:
     assert row["disagreement"] == pytest.approx(0.31, abs=0.01)
     assert row["sd_item"] ** 2 / (row["sd_item"] ** 2 + row["sd_error"] ** 2) == pytest.approx(0.16, abs=0.02)
     assert row["sd_seed"] == pytest.approx(1.3, abs=0.15)
+
+
+def test_the_closed_form_of_the_jackknife_is_leaving_one_text_out() -> None:
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(3)
+    gold = rng.choice(4, 80, p=(0.5, 0.3, 0.15, 0.05))
+    predicted = np.where(rng.random((2, 80)) < 0.6, gold, rng.integers(0, 4, (2, 80)))
+    found = linearisation.values_per_item(predicted, gold, 4)
+    for place, codes in enumerate(predicted):
+        whole = f1_score(gold, codes, average="macro")
+        without = [f1_score(np.delete(gold, i), np.delete(codes, i), average="macro") for i in range(80)]
+        by_hand = whole + 79 * (np.mean(without) - without)
+        assert found["jackknife"][place] == pytest.approx(by_hand, abs=1e-12)
+        assert found["influence function"][place].mean() == pytest.approx(whole, abs=1e-12)
+
+
+def test_where_classes_are_rare_the_jackknife_is_wide_enough_and_the_influence_function_is_not() -> None:
+    found = linearisation.compare(Cell("macro_f1", 21, 10, 300, 1.3, 0.0), REPLICATIONS)
+    assert found["SE / sd, influence function"] < 0.95
+    assert 0.98 < found["SE / sd, jackknife"] < 1.15
+    assert 0.93 - slack(0.93) <= found["coverage, jackknife"] <= 0.97 + slack(0.97)
 
 
 def test_a_cell_gives_the_same_row_again_and_finished_cells_are_not_repeated(tmp_path, monkeypatch) -> None:

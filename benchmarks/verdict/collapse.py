@@ -1,6 +1,6 @@
 """How often the collapse rule and the watch are right, on thousands of runs of a tiny encoder.
 
-`python benchmarks/verdict/collapse.py runs.csv [--runs 2200] [--workers 1]`. Run i, and everything in it, hangs on the
+`python benchmarks/verdict/collapse.py runs.csv [--runs 2400] [--first 10000] [--workers 1]`. Run i, and everything in it, hangs on the
 number i alone; runs that the file holds are not repeated. A run draws its number of classes, their skew, the strength of
 the words that betray the class, the share of wrong labels, its length and its learning rate (log-uniform, from healthy to
 destructive), trains a BERT of one layer of 32 with random weights by consenso's `encoder`, and is judged twice:
@@ -172,11 +172,14 @@ def main() -> None:
     """Train the runs that the file lacks and print the figures of all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("csv", type=Path)
-    parser.add_argument("--runs", type=int, default=2_200)
+    parser.add_argument("--runs", type=int, default=2_400)
+    parser.add_argument(
+        "--first", type=int, default=10_000, help="number of the first run; runs below 10,000 shaped the rule"
+    )
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     rows = finished_runs(options.csv)
-    todo = sorted(set(range(options.runs)) - {int(row["run"]) for row in rows})
+    todo = sorted(set(range(options.first, options.first + options.runs)) - {int(row["run"]) for row in rows})
     with tempfile.TemporaryDirectory() as place, ProcessPoolExecutor(options.workers) as pool:
         folder = tiny_encoder(Path(place))
         with options.csv.open("w", newline="", encoding="utf-8") as file:

@@ -89,6 +89,8 @@ def need_gold(texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame, se
 def has_test_gold(texts: pd.DataFrame, folds: pd.DataFrame | None = None) -> bool:
     """Return whether a verdict is possible: some text that may be tested has gold; `folds`: those that the source gives."""
     if folds is not None:
-        return bool(texts.loc[texts["text_id"].isin(folds.loc[folds["part"] == "test", "text_id"]), "gold"].notna().any())
+        return bool(
+            texts.loc[texts["text_id"].isin(folds.loc[folds["part"] == "test", "text_id"]), "gold"].notna().any()
+        )
     given = texts[texts["split"] == "test"]
     return bool((given if len(given) else texts)["gold"].notna().any())

@@ -114,7 +114,7 @@ def measure_calibration(
                 rows.append({**key, **_measures(part, bins, draws, seed)})
                 cells += [{**key, **cell} for cell in _bins(part, bins)]
     for note in notes:
-        logger.warning("%s, because its dev labels fix none", note)
+        logger.info("%s, because its dev labels fix none", note)
     table = as_table(rows, CALIBRATION)
     table.attrs["notes"] = notes
     return Calibration(table, as_table(cells, CALIBRATION_BINS))

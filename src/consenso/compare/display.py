@@ -84,6 +84,9 @@ def show_verdict(comparison: pd.DataFrame) -> Shown:
     metric = str(first["metric"].iloc[0] if len(first) else frame["metric"].iloc[0]) if len(frame) else "macro_f1"
     alpha = float(frame["alpha"].iloc[0]) if len(frame) else 0.05
     rows = frame[(frame["scope"] == "all") & (frame["metric"] == metric)]
+    main = set(zip(first["student"], first["contrast"]))
+    rows = rows.assign(later=[pair not in main for pair in zip(rows["student"], rows["contrast"])])
+    rows = rows.sort_values(["student", "later"], kind="stable")  # as stored, rows stand in the order of their key
     many, rescued = frame["student"].nunique() > 1, (rows["attempt"] == "rescue").any()
     header = ("contrast", f"Δ {METRIC_NAMES.get(metric, metric)} (pp)", percent(1 - alpha), percent(1 - 2 * alpha), "p",
               "verdict", "from", *(["student"] if many else []), *(["attempt"] if rescued else []))  # fmt: skip

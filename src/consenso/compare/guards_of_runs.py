@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS
 from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
+from consenso.compare.folds import FOLDS_FOR_ONE_SEED
 from consenso.compare.paired import TwoWay
 from consenso.compare.promises import may_collapse
 from consenso.compare.runs import without_copies
@@ -172,7 +173,10 @@ def seeds_differ(evidence: Evidence) -> list[Finding]:
         figures = {"seeds": runs, "distinct": distinct}
         same = [arm for arm in runs if runs[arm] > 1 and distinct[arm] == 1]
         some = [arm for arm in runs if 1 < distinct[arm] < runs[arm]]
-        if same:
+        if same and _many_folds(evidence):
+            said = f"all seeds of {', '.join(same)} give the same predictions; the folds are the replication"
+            findings.append(Finding("passed", said, figures, student))
+        elif same:
             reason = (
                 f"all seeds of {', '.join(same)} give the same predictions, so S counts as 1; "
                 "replicate by resampling the training texts or, where that is done, test on more or harder texts"
@@ -196,6 +200,12 @@ def seeds_differ(evidence: Evidence) -> list[Finding]:
         else:
             findings.append(Finding("passed", "every seed gives its own predictions", figures, student))
     return findings
+
+
+def _many_folds(evidence: Evidence) -> bool:
+    """Whether the test texts are those of so many folds that each may be trained once."""
+    folds = evidence.runs.folds
+    return folds is not None and len(set(folds.tolist())) >= FOLDS_FOR_ONE_SEED
 
 
 def low_power(evidence: Evidence) -> list[Finding]:

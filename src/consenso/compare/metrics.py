@@ -22,11 +22,10 @@ def hits(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 def linearised_macro_f1(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Return F + IF_i per seed and item: (S, n), mean over items = macro-F1 of the seed.
+    """Return F + J_i per seed and item: (S, n), mean over items = macro-F1 of the seed, over the K classes with gold.
 
-    IF_i = (1/K) Σ_k [2·tp_ik − F_k·(p_ik + g_ik)] / (p̄_k + ḡ_k), the influence function of macro-F1 over the K classes
-    with gold (zero_division = 0; docs/verdict.md). p_ik, g_ik and tp_ik are 0 except for the predicted
-    and the gold class, hence the look-up tables.
+    J_i = (n − 1)·(F − F without item i), centred: jackknife influence values (Efron 1982). The infinitesimal ones,
+    (1/K) Σ_k [2·tp_ik − F_k·(p_ik + g_ik)] / (p̄_k + ḡ_k), lack variance where classes are rare (docs/verdict-proof.md).
     """
     present = _present(gold, _classes(predicted, gold))
     return _linearised_f1(predicted, gold, present / present.sum())
@@ -174,15 +173,24 @@ def recalls(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 def _linearised_f1(predicted: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Σ_k w_k·F_k plus its influence per item, the weights taken as fixed: (S, n)."""
+    """Σ_k w_k·F_k plus its jackknife influence per item, the weights taken as fixed: (S, n).
+
+    With c_k items predicted or gold (both: counted twice), F_k loses 2·(1 − F_k)/(c_k − 2) with an item that is both and
+    gains F_k/(c_k − 1) with one that is either. A class whose only item is both stays as it is: without it, F_k is unknown.
+    """
     import numpy as np
 
     f1, either = _f1(predicted, gold)
-    both = np.divide(weights, either, out=np.zeros_like(f1), where=weights > 0)
-    loss = f1 * both
-    values = np.take_along_axis(-loss, predicted, axis=1)
-    values += np.where(predicted == gold, (2 * both - loss)[:, gold], -loss[:, gold])
-    values += _total(f1 * weights)[:, None]
+    n, count = len(gold), np.rint(either * len(gold))
+    used = (weights > 0) & np.ones_like(count, dtype=bool)
+    hit = np.divide(2 * (n - 1) * weights * (1 - f1), count - 2, out=np.zeros_like(f1), where=used & (count > 2))
+    loss = np.divide((n - 1) * weights * f1, count - 1, out=np.zeros_like(f1), where=used & (count > 1))
+    right = f1 * count / 2
+    mean = _total(f1 * weights) - _total(hit * right - loss * (count - 2 * right)) / n
+    values: np.ndarray = np.where(
+        predicted == gold, hit[:, gold], -loss[:, gold] - np.take_along_axis(loss, predicted, axis=1)
+    )
+    values += mean[:, None]
     return values
 
 

@@ -28,10 +28,10 @@ def find_collapse(
     arm's own source; `train_codes`: its training labels; `targets`, `dev_targets`: where the training or the dev rows
     have soft targets, these, (rows, K). Collapsed: a logit is not finite; one class only is predicted; the most
     predicted class has more than max(.95, its share in training + .03); the standard deviation of the logits over texts
-    (mean over the classes that occur in training, each row centred, since softmax ignores a row's level) is below .05;
-    or agreement with the dev labels is not above chance (Matthews correlation, permutation p > .05) and the plain
-    cross-entropy on dev is at least .97 of the entropy of the training shares. Shares are those of the training labels,
-    with soft targets the mean target.
+    (mean over the classes that occur in training, each row centred, since softmax ignores a row's level) is below .05,
+    or the plain cross-entropy on dev is at least .97 of the entropy of the training shares; both count only where
+    agreement with the dev labels is not above chance (Matthews correlation, permutation p > .05). Shares are those of
+    the training labels, with soft targets the mean target.
     """
     import numpy as np
 
@@ -42,11 +42,12 @@ def find_collapse(
         return "a logit is not finite"
     predicted = logits.argmax(axis=1)
     loss = dev_scores(codes, softmax(logits), dev_targets)["dev_loss"]
-    return (
-        _one_class(predicted, shares)
-        or _hardly_differs(logits[:, (shares > 0) & np.isfinite(logits).all(axis=0)])
-        or _by_chance(loss, shares, codes, predicted, seed)
-    )
+    if said := _one_class(predicted, shares):
+        return said
+    said = _hardly_differs(logits[:, (shares > 0) & np.isfinite(logits).all(axis=0)]) or _like_the_prior(loss, shares)
+    if said is None or (p := chance_p(codes, predicted, seed=seed)) <= CHANCE_P:
+        return None
+    return f"agreement with dev by chance (p = {p:.2f}), {said}"
 
 
 def _one_class(predicted: np.ndarray, shares: np.ndarray) -> str | None:
@@ -63,15 +64,13 @@ def _one_class(predicted: np.ndarray, shares: np.ndarray) -> str | None:
 
 def _hardly_differs(logits: np.ndarray) -> str | None:
     spread = float((logits - logits.mean(axis=1, keepdims=True)).std(axis=0).mean()) if logits.size else 0.0
-    return f"the logits hardly differ between texts (standard deviation {spread:.4f})" if spread < SPREAD else None
+    return f"logits that hardly differ between texts (standard deviation {spread:.4f})" if spread < SPREAD else None
 
 
-def _by_chance(loss: float, shares: np.ndarray, codes: np.ndarray, predicted: np.ndarray, seed: int) -> str | None:
+def _like_the_prior(loss: float, shares: np.ndarray) -> str | None:
     limit = entropy(shares)
-    if loss < ENTROPY_SHARE * limit or (p := chance_p(codes, predicted, seed=seed)) <= CHANCE_P:
-        return None
     return (
-        f"agreement with dev by chance (p = {p:.2f}), dev loss {loss:.3f} no better than the label shares ({limit:.3f})"
+        f"dev loss {loss:.3f} no better than the label shares ({limit:.3f})" if loss >= ENTROPY_SHARE * limit else None
     )
 
 

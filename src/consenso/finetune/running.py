@@ -13,7 +13,7 @@ from consenso.finetune.floors import floor_outcome
 from consenso.finetune.pieces import finished_outcomes
 from consenso.finetune.pool import Bench, in_processes, in_this_process
 from consenso.finetune.recipe import Recipe
-from consenso.finetune.rescue import Rescue, replaced_seeds, rescue_study
+from consenso.finetune.rescue import Rescue, is_exempt, replaced_seeds, rescue_study
 from consenso.finetune.study import Run, Study, make_study
 from consenso.finetune.training import Outcome, Prepared, Training, base_student
 from consenso.labels import LabelSchema
@@ -106,7 +106,8 @@ class _Series:
             outcomes[key], run = outcome, served[key][0]
             self.done += 1
             if outcome.status != "ok":
-                logger.warning("%s, seed %d: %s (%s)", run.arm, run.seed, outcome.status, outcome.reason)
+                level = logging.INFO if is_exempt(run.arm) and outcome.status == "collapsed" else logging.WARNING
+                logger.log(level, "%s, seed %d: %s (%s)", run.arm, run.seed, outcome.status, outcome.reason)
             self.say(done=self.done, total=self.total, arm=run.arm, seed=run.seed, fold=run.fold)
         return outcomes
 

@@ -45,7 +45,7 @@ def _formulas(facts: Facts, comparison: pd.DataFrame, row: pd.Series) -> Iterato
             "overlapping training sets [@nadeau2003]."
         )
     else:
-        linear = ", macro-F1 being linearised by its influence function" if row["metric"] == "macro_f1" else ""
+        linear = ", macro-F1 being linearised by jackknife influence values" if row["metric"] == "macro_f1" else ""
         runs = " or ".join(dict.fromkeys(kind for kind in kinds if kind != "folds"))
         yield (
             f"Intervals ({level(1 - alpha)}) come from a two-way analysis of variance of the paired differences ({runs} × "

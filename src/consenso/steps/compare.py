@@ -44,7 +44,7 @@ def compare(this: Run) -> None:
         if name == "guards":
             frames = [*bench.guards_of_earlier_stages(), *frames]
         this.folder.write(name, pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True))
-    this.folder.write("scores", score_runs(bench.tables["predictions"], bench.gold, this.schema))
+    this.folder.write("scores", score_runs(bench.tables["predictions"], bench.gold, this.schema, metrics=bench.metrics))
     bench.worth()
     this.folder.note("scorings", bench.scorings)
 
@@ -67,6 +67,12 @@ class _Bench:
     @cached_property
     def gold(self) -> pd.Series:
         return self.tables["texts"].set_index("text_id")["gold"]
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The primary metric and the others that are computed."""
+        settings = self.this.experiment.compare
+        return tuple(dict.fromkeys([settings.metric, *settings.metrics]))
 
     @cached_property
     def remaining(self) -> pd.DataFrame:
