@@ -50,6 +50,34 @@ def test_dry_run_starts_nothing(say, tmp_path: Path) -> None:
     assert "linear: 0 trainings to do" in say("run", "--dry-run").out
 
 
+def test_a_dry_run_until_a_verdict_goes_from_the_pilot_to_the_most(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path, compare='metric = "accuracy"\nmargin = 0.05\nuntil = { pilot = 5, most = 12 }')
+    rows = json.loads(say("run", "--until-verdict", "--dry-run", "--json").out)
+    assert [row["seeds"] for row in rows] == [5, 12]
+    per_seed = rows[0]["to_do"] / 5
+    assert rows[1]["to_do"] == pytest.approx(12 * per_seed, abs=4)  # floors are trained once
+    said = say("run", "--until-verdict", "--dry-run").out
+    assert said.startswith(f"linear: {rows[0]['to_do']} to {rows[1]['to_do']} trainings to do (from 5 seeds to 12)")
+    assert not (tmp_path / "runs/small/tables").exists()
+
+
+def test_a_dry_run_before_the_votes_leaves_out_what_the_data_do_not_allow(say, tmp_path: Path) -> None:
+    write_experiment(tmp_path, finetune='students = ["linear"]\nseeds = 2\narms = ["full"]')
+    said = say("run", "--dry-run", "--json")
+    assert said.code == 0, said.err
+    before = json.loads(said.out)[0]
+    assert not before["known"]
+    assert before["runs"] >= 2 * len({"gold", "gold-aligned", "consensus", "consensus-kept", "gold-kept", "permuted"})
+    write_experiment(tmp_path, finetune='students = ["linear"]\nseeds = 2\narms = ["gold", "consensus+200:random"]')
+    assert "consensus+200:random" in say("run", "--dry-run").err  # not from a preset: an error
+
+
+def test_explain_takes_a_guard_as_one_types_it(say) -> None:
+    asked = say("compare", "--explain", "Gold-beats_the-Floor")
+    assert asked.code == 0, asked.err
+    assert asked.out.startswith("gold beats the floor: ")
+
+
 def test_set_overrides_the_file(say, tmp_path: Path) -> None:
     write_experiment(tmp_path)
     assert '"method": "unanimous"' in say("config", "--set", "consensus.method=unanimous").out
@@ -245,7 +273,7 @@ def test_status_notices_changed_settings(say, tmp_path: Path) -> None:
     assert "out of date" not in say("status").out
     changed = say("status", "--set", "finetune.seeds=4").out
     assert [line.split()[0] for line in changed.splitlines() if "out of date" in line] == [
-        "finetune", "compare", "report", "verdict:",
+        "finetune", "compare", "multiverse", "report", "verdict:",
     ]  # fmt: skip
 
 

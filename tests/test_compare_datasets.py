@@ -112,3 +112,23 @@ def test_bad_input_is_one_line():
         combine_datasets({"a": a, "b": comparison(0.8, 2, margin=0.01)})
     with pytest.raises(DataError, match="no data set to combine"):
         combine_datasets({})
+
+
+def with_variation(table):
+    """The table, and the same rows under a declared variation of its student, much worse."""
+    table = table.assign(student="frozen")
+    varied = table.assign(student="frozen (gold dev)", difference=table["difference"] - 0.5)
+    return pd.concat([table, varied], ignore_index=True)
+
+
+def test_declared_variations_are_combined_only_where_they_are_asked_for():
+    tables = {
+        name: comparison(skill, place) for place, (name, skill) in enumerate([("a", 0.74), ("b", 0.78), ("c", 0.8)])
+    }
+    both = {name: with_variation(table) for name, table in tables.items()}
+    found = combine_datasets(both)
+    assert set(found["student"]) == {"frozen"}
+    pd.testing.assert_frame_equal(found, combine_datasets({n: t.assign(student="frozen") for n, t in tables.items()}))
+    varied = combine_datasets(both, student="frozen (gold dev)")
+    assert set(varied["student"]) == {"frozen (gold dev)"}
+    assert (varied["difference"].iloc[:3] < found["difference"].iloc[:3] - 0.4).all()

@@ -14,10 +14,12 @@ import pytest
 
 from consenso import LabelSchema
 from consenso.compare import CONSEQUENCES, GUARDS, VERDICTS, Contrast, check_guards, compare_arms, exit_code, explain
-from consenso.compare.guard_of_control import score_of
+from consenso.compare.evidence import Evidence
+from consenso.compare.guard_of_control import _excess, _one_sided, negative_control, score_of
 from consenso.compare.guard_pages import PAGES
 from consenso.compare.guards import failures
 from consenso.compare.guards_of_runs import predicts_one_class
+from consenso.compare.runs import Runs
 from consenso.errors import ConfigError
 from consenso.tables import ARMS, FOLDS, LEAKS, TEXTS, TRAININGS, check
 from consenso.tables import GUARDS as GUARDS_TABLE
@@ -470,6 +472,65 @@ def test_without_a_schema_a_label_that_gold_lacks_may_be_a_class_without_test_go
     assert world.guard("alignment")[0] == "failed"
 
 
+@pytest.mark.parametrize(("pair", "effect"), [(("consensus", "gold"), "total"), (("gold-aligned", "gold"), "coverage")])
+def test_a_primary_contrast_that_mixes_in_coverage_is_a_warning_with_both_numbers(pair, effect):
+    world = World()
+    outcome, reason, figures = world.guard("alignment", primary=pair)
+    held = world.arms[world.arms["part"] == "train"].groupby("arm")["text_id"].nunique()
+    assert outcome == "warned"
+    assert figures["train_texts"] == {arm: held[arm] for arm in pair}
+    assert f"the primary contrast is the {effect} effect, which" in reason
+    assert f"{held[pair[0]]} ({pair[0]}) and 240 (gold) train texts" in reason
+    lost = (world.predictions["arm"] == "gold") & (world.predictions["text_id"] == "t0310")
+    world.predictions = world.predictions[~lost]
+    assert world.guard("alignment", primary=pair)[0] == "failed"
+
+
+def test_a_total_effect_with_full_coverage_is_that_of_labels():
+    world = World()
+    voted = world.labels.loc[world.labels["label"].notna(), "text_id"]
+    world.arms = world.arms[world.arms["text_id"].isin(voted)]
+    assert world.guard("alignment", primary=("consensus", "gold"))[0] == "passed"
+
+
+def with_steps(world, arm, seed, **facts):
+    """All runs took 100 steps; one of them differs."""
+    world.trainings = world.trainings.assign(
+        steps=100, real_tokens=5000, stopped_at=pd.array([None] * len(world.trainings), "Int64")
+    )
+    one = (world.trainings["arm"] == arm) & (world.trainings["seed"] == seed)
+    for name, value in facts.items():
+        world.trainings.loc[one, name] = value
+    return world
+
+
+def test_arms_that_took_unlike_numbers_of_steps_are_not_aligned():
+    assert with_steps(World(), "consensus", 2).guard("alignment")[0] == "passed"
+    outcome, reason, figures = with_steps(World(), "consensus", 2, steps=80).guard("alignment")
+    assert outcome == "failed"
+    assert (
+        "consensus and gold-aligned took unlike numbers of optimiser steps in 1 fold(s) and seed(s), for example 80 and 100 "
+        "in fold 0, seed 2"
+    ) in reason
+    assert figures["contrasts"] == ["consensus − gold", "consensus − gold-aligned"]
+    assert with_steps(World(), "consensus", 2, steps=80).primary()["verdict"] == "INVALID"
+
+
+@pytest.mark.parametrize("facts", [{"stopped_at": 80}, {"status": "collapsed"}])
+def test_runs_that_ended_early_need_not_have_taken_all_steps(facts):
+    assert with_steps(World(), "consensus", 2, steps=80, **facts).guard("alignment")[0] == "passed"
+
+
+def test_steps_of_solvers_and_of_declared_variations_may_differ():
+    world = with_steps(World(), "consensus", 2, steps=80)
+    world.trainings["real_tokens"] = pd.array([None] * len(world.trainings), "Int64")
+    assert world.guard("alignment")[0] == "passed"
+    world = with_steps(World(), "consensus", 2, steps=80)
+    for name in ("predictions", "trainings"):
+        setattr(world, name, getattr(world, name).assign(student="frozen (epochs)"))
+    assert world.guard("alignment")[0] == "passed"
+
+
 def test_without_the_arms_table_the_training_texts_are_not_checked():
     assert World().guard("alignment", arms=None)[0] == "not_checked"
 
@@ -649,6 +710,86 @@ def test_permuted_labels_may_not_teach_anything(skill, outcome):
     assert (world.primary()["verdict"] == "INVALID") == (outcome == "failed")
 
 
+def control_of(codes, gold):
+    """What the negative control says of predictions (S, n) of `permuted`."""
+    runs = Runs(
+        items=np.arange(len(gold)), gold=gold, names=("a", "b"), known=2, codes=codes, without_gold=0,
+        rows={("frozen", "as_run"): {"permuted": {seed: seed for seed in range(len(codes))}}},
+    )  # fmt: skip
+    return negative_control(Evidence(runs=runs))[0]
+
+
+def study(rng, S, leak, n=400):
+    """S students, each the direction between two class means of 600 texts with permuted labels, a share of them leaked."""
+    y = rng.integers(2, size=600 + n)
+    X = rng.normal(size=(len(y), 20)) + np.outer(2 * y - 1, rng.dirichlet(np.ones(20)) ** 0.5)
+    centred, truth = X - X[:600].mean(axis=0), y[:600]
+    given = np.array([np.where(rng.random(600) < leak, truth, rng.permutation(truth)) for _ in range(S)])
+    return ((centred[600:] @ (centred[:600].T @ (given - 0.5).T)).T > 0).astype(int), y[600:]
+
+
+@mock.patch("consenso.compare.guard_of_control.DRAWS", (200, 200))
+def test_an_accidental_direction_is_no_leak_and_a_leak_is():
+    rng = np.random.default_rng(18)
+    sound = [control_of(*study(rng, 5, 0.0)) for _ in range(40)]
+    above = [found.figures["value"] > found.figures["limit"] for found in sound]
+    assert np.mean(above) > 0.2  # what the percentile alone would call a leak
+    failed = [found.outcome == "failed" for found in sound]
+    assert failed == [high and found.figures["p"] < 0.025 for high, found in zip(above, sound)]
+    assert np.mean([_one_sided(_excess(*study(rng, 5, 0.0), "macro_f1"))[1] < 0.025 for _ in range(1000)]) <= 0.035
+    for leak in (0.1, 0.2):
+        assert np.mean([control_of(*study(rng, 10, leak)).outcome == "failed" for _ in range(10)]) >= 0.9
+
+
+def test_the_excess_over_permutations_is_that_of_a_t_test():
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(3)
+    codes, gold = study(rng, 6, 0.1)
+    figures = control_of(codes, gold).figures
+    excess = [
+        score_of(run[None], gold, "macro_f1")
+        - np.mean([score_of(run[None], rng.permutation(gold), "macro_f1") for _ in range(2000)])
+        for run in codes
+    ]
+    assert figures["excess"] == pytest.approx(np.mean(excess), abs=2e-3)
+    assert np.log(figures["p"]) == pytest.approx(np.log(ttest_1samp(excess, 0, alternative="greater").pvalue), rel=0.05)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "balanced_accuracy"])
+def test_the_expectation_under_permuted_gold_is_the_mean_over_all_permutations(metric):
+    from itertools import permutations
+
+    gold = np.array([0, 0, 1, 2, 1, 0])
+    codes = np.array([[0, 1, 1, 2, 2, 0], [0, 0, 0, 0, 0, 0]])
+    every = [[score_of(codes[[run]], np.array(mixed), metric) for mixed in permutations(gold)] for run in (0, 1)]
+    expected = [score_of(codes[[run]], gold, metric) - np.mean(every[run]) for run in (0, 1)]
+    assert _excess(codes, gold, metric) == pytest.approx(expected, abs=0.05 if metric == "balanced_accuracy" else 1e-12)
+
+
+@pytest.mark.parametrize(("seeds", "outcome"), [((0, 1), "warned"), ((0, 0, 1, 1), "warned"), ((0, 1, 2, 3), "failed")])
+def test_fewer_than_three_permutations_only_warn_and_copies_count_once(seeds, outcome):
+    codes, gold = study(np.random.default_rng(5), 4, 0.5)
+    found = control_of(codes[list(seeds)], gold)
+    assert found.outcome == outcome
+    assert found.figures["trainings"] == len(set(seeds))
+
+
+@pytest.mark.parametrize(("seeds", "outcome", "trainings"), [((1,), "failed", 5), (tuple(SEEDS), "failed", 6)])
+def test_folds_of_one_seed_are_permutations_of_their_own(seeds, outcome, trainings):
+    world = with_folds(World({**FOLDED, "permuted": 0.6}), k=5)
+    world.predictions = world.predictions[world.predictions["seed"].isin(seeds)]
+    found = world.guard("negative control")
+    assert (found[0], found[2]["trainings"]) == (outcome, trainings)
+
+
+def test_the_control_of_a_student_with_declared_gold_dev_labels_is_not_checked():
+    world = World({**SKILLS, "permuted": 0.6})
+    outcome, reason, _ = world.guard("negative control", gold_dev=["frozen"])
+    assert outcome == "not_checked"
+    assert "the dev labels of this student are gold by declaration" in reason
+
+
 # seeds and runs
 
 
@@ -788,7 +929,9 @@ class Many(World):
         return pd.concat([several, rows[~train]], ignore_index=True)
 
     def guards(self, **more):
-        return super().guards(**{"votes": self.votes, "contrasts": PAIRS, **more})
+        return super().guards(
+            **{"votes": self.votes, "contrasts": PAIRS, "primary": ("consensus", "gold-aligned"), **more}
+        )
 
 
 @functools.cache
@@ -1146,6 +1289,19 @@ def test_a_rescue_of_all_arms_is_sound_and_hides_no_collapse():
         6,
     )
     assert world.guard("alignment")[0] == "passed"
+
+
+def test_replacements_that_collapsed_too_are_counted():
+    world = with_rescue(World())
+    again = world.trainings["attempt"] == "rescue"
+    world.trainings.loc[again & world.trainings["arm"].isin(["consensus", "gold-aligned", "floor"]), "status"] = (
+        "collapsed"
+    )
+    outcome, reason, figures = world.guard("rescue")
+    assert (outcome, figures["collapsed"], figures["runs"]) == ("warned", 2, 6)
+    assert reason.startswith("2 of 6 replacement runs collapsed too; seed(s) 3 were replaced in every arm")
+    world.trainings = world.trainings[(world.trainings["arm"] != "consensus-kept") | ~again]
+    assert world.guard("rescue")[0] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -225,3 +225,40 @@ def test_components_of_a_pilot_may_stand_in_for_the_assumed_ones():
     found = two_way(D_of(10, 2000, 8))
     plan = plan_comparison(2000, 10, components=components(found))
     assert plan["se"].item() == pytest.approx(found.se, rel=0.02)
+
+
+def test_declared_variations_ask_for_no_seeds_of_their_own():
+    def row(student, found, **more):
+        numbers = (
+            "difference",
+            "se",
+            "df",
+            "low",
+            "high",
+            "low90",
+            "high90",
+            "p",
+            "S",
+            "n",
+            "sd_seed",
+            "sd_item",
+            "sd_error",
+        )
+        return {
+            "dataset": "d", "student": student, "contrast": "consensus − gold-aligned", "metric": "accuracy",
+            "scope": "all", "attempt": "as_run", "arm": "consensus", "control": "gold-aligned", "effect": "label effect",
+            "is_primary": True, "arm_mean": 0.7, "control_mean": 0.7, "p_holm": math.nan, "margin": 0.02,
+            "verdict": "INCONCLUSIVE", "k": math.nan, **{name: getattr(found, name) for name in numbers}, **more,
+        }  # fmt: skip
+
+    base, varied = two_way(D_of(5, 3000, 2)), two_way(D_of(5, 3000, 3, sd_seed=0.08))
+    alone = next_seeds(pd.DataFrame([row("frozen", base)]))
+    both = pd.DataFrame([row("frozen", base), row("frozen (gold dev)", varied)])
+    assert next_seeds(both) == alone
+    asked = next_seeds(both, student="frozen (gold dev)")
+    assert asked.seeds > alone.seeds
+    with pytest.raises(DataError, match="no primary row of mini"):
+        next_seeds(both, student="mini")
+    sets = next_seeds(pd.DataFrame([row("frozen", base, replication="training set")]))
+    assert (sets.action, sets.seeds) == ("stop", 5)
+    assert "training sets, which more seeds in each hardly narrow" in sets.reason

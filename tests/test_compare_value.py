@@ -411,9 +411,64 @@ def test_students_have_rows_of_their_own_and_those_without_the_arms_have_none():
     both = pd.concat([one, two[two["arm"] != "consensus"]])
     assert set(labels_worth(both, series(gold), metric="accuracy")["student"]) == {"one"}
     assert set(learning_curve(both, series(gold), metric="accuracy")["student"]) == {"one", "two"}
+    no_arm = one[one["arm"] != "consensus"]
+    assert check(labels_worth(no_arm, series(gold)), VALUE).empty
     no_curve = one[one["arm"] == "consensus"]
-    assert check(labels_worth(no_curve, series(gold)), VALUE).empty
     assert check(learning_curve(no_curve, series(gold)), LEARNING_CURVE).empty
+
+
+@pytest.mark.parametrize("human", [{}, {"gold": 0.7}, {"gold@100": 0.7}])
+def test_without_two_points_on_the_curve_there_is_no_n_star_and_nothing_of_it(human):
+    gold = labels(300)
+    predictions = table(exactly(human | {"consensus": 0.6, "floor": 0.5}, n=300), gold)
+    arms = arms_table(400, {f"t{i:05d}": "yes" for i in range(100)})
+    found = labels_worth(
+        predictions, series(gold), arms=arms, metric="accuracy", votes=votes({"a": 0.2}),
+        settings=ValueSettings(price_of_human_label=0.1, audit=50),
+    )  # fmt: skip
+    check(found, VALUE)
+    lasting = {
+        "human_labels_used", "audit_accuracy", "llm_cost", "llm_cost_per_text", "llm_tokens_in", "llm_tokens_out",
+        "cost_per_point",
+    }  # fmt: skip
+    assert set(found["quantity"]) == lasting | ({"human_cost_per_point"} if "gold" in human else set())
+    assert row(found, "llm_cost")["value"] == pytest.approx(20)
+    assert row(found, "cost_per_point")["value"] == pytest.approx(2)
+
+
+def test_reviewed_dev_labels_count_and_a_fold_counts_once():
+    gold = labels(400)
+    predictions = table(exactly({"gold@500": 0.60, "gold@2000": 0.70, "consensus": 0.65}, n=400), gold)
+    arms = arms_table(10, {f"g{i}": "yes" for i in range(30)}, source="human")
+    arms.loc[arms["text_id"].isin(["g0", "g1"]) & (arms["arm"] == "consensus"), "part"] = "dev"
+    arms.loc[arms["text_id"].eq("g2") & (arms["arm"] == "consensus"), "source"] = "consensus"
+    twice = pd.concat([arms, arms.assign(seed=2), arms.assign(fold=1)])
+    for given in (arms, twice):
+        found = labels_worth(predictions, series(gold), arms=given, metric="accuracy")
+        assert row(found, "human_labels_used")["value"] == 200 + 29
+
+
+def test_an_arm_costs_what_its_own_annotators_cost():
+    gold = labels(400)
+    predictions = table(exactly({"gold@500": 0.60, "gold@2000": 0.70, "single:a": 0.65}, n=400), gold)
+    how = {"metric": "accuracy", "votes": votes({"a": 0.2, "b": 0.3, "human": None}), "arm": "single:a"}
+    own = labels_worth(predictions, series(gold), annotators=["a"], **how)
+    assert row(own, "llm_cost")["value"] == pytest.approx(100 * 0.2)
+    assert row(own, "llm_tokens_in")["value"] == 100 * 50
+    assert row(own, "break_even_price")["value"] == pytest.approx(20 / 800, rel=1e-6)
+    everyone = labels_worth(predictions, series(gold), **how)
+    assert math.isnan(row(everyone, "llm_cost")["value"])  # that of `human` is not known
+
+
+def test_the_sentence_says_what_a_seed_draws():
+    gold = labels(400)
+    predictions = table(exactly({"gold@500": 0.60, "gold@2000": 0.70, "consensus": 0.65}, n=400), gold)
+    how = {"metric": "accuracy"}
+    assert "; 3 seeds)" in row(labels_worth(predictions, series(gold), **how), "human_labels_worth")["sentence"]
+    found = labels_worth(predictions, series(gold), replication="bootstrap", **how)
+    said = row(found, "human_labels_worth")["sentence"]
+    assert "; 3 bootstrap resamples of the training texts)" in said
+    assert "seed" not in said
 
 
 def test_corrections_are_the_paired_differences():

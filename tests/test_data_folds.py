@@ -571,14 +571,38 @@ def test_test_texts_without_gold_are_left_out_of_given_folds() -> None:
     assert "fold 0: 2 of 10 test texts have no gold and were left out" in folds.attrs["notes"]
 
 
-def test_texts_tested_twice_or_never_used_are_noted() -> None:
+def test_folds_with_the_same_test_texts_and_unused_texts_are_noted() -> None:
     texts = many(20)
     given = given_of(texts)
     given = given[given["text_id"] != "t7"]
-    given.loc[(given["fold"] == 1) & (given["text_id"] == "t0"), "part"] = "test"
-    notes = make_folds(texts, given=given).folds.attrs["notes"]
-    assert "1 texts are tested in more than one fold" in notes
-    assert "1 texts are in no fold" in notes
+    assert "1 texts are in no fold" in make_folds(texts, given=given).folds.attrs["notes"]
+    first = given[given["fold"] == 0]
+    train = first["part"].eq("train").to_numpy().nonzero()[0]
+    other = first.drop(index=first.index[train[:3]]).assign(fold=1)  # other training texts, the same test texts
+    notes = make_folds(texts, given=pd.concat([first, other])).folds.attrs["notes"]
+    assert "every fold tests the same texts: a fold is one set of training texts" in notes
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        ([range(10), range(9, 20)], "folds: folds 0 and 1 share 1 of their 10 and 11 test texts"),
+        ([range(10), range(8)], "folds 0 and 1 share 8 of their 10 and 8 test texts"),
+        ([range(10), range(10, 20), range(5, 15)], "folds 0 and 2 share 5 of their 10 and 10 test texts"),
+        ([range(10), range(10), range(10, 20)], "folds 0 and 1 test the same texts, folds 0 and 2 other ones"),
+    ],
+)
+def test_given_folds_whose_test_texts_overlap_in_part_are_refused(tests: list[range], said: str) -> None:
+    texts = many(30)
+    given = pd.concat([
+        pd.DataFrame({"fold": fold, "text_id": texts["text_id"], "part": ["test" if i in mine else "train" for i in range(30)]})
+        for fold, mine in enumerate(tests)
+    ])  # fmt: skip
+    with pytest.raises(DataError) as raised:
+        make_folds(texts, given=given)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "give folds that all test the same texts, or each its own" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def sst5(folder, *, train, test, tested_on_train):
 def test_the_wrong_experiment_with_a_real_encoder(tmp_path):
     wrong = sst5(tmp_path, train=5000, test=1000, tested_on_train=True) | {
         "finetune": {
-            "students": ["encoder"], "arms": ["gold", "consensus-kept"], "seeds": [42], "workers": 2,
+            "students": ["encoder"], "arms": ["gold", "consensus-kept"], "seeds": [42], "workers": 2, "rescue": False,
             "recipe": {"learning_rate": 5e-4, "warmup": 0.0, "epochs": 2, "precision": "bf16", "evaluations": 4},
         },
         "compare": {"arm": "consensus-kept", "control": "gold"},

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from consenso.compare import comparing
 from consenso.errors import DataError, MissingExtraError
 from consenso.report import ReportSettings, write_report
-from consenso.report.answer import MEANINGS, NO_VERDICT, make_answer
+from consenso.report.advice import MEANINGS, NO_VERDICT
+from consenso.report.answer import make_answer
 from consenso.report.blocks import Answer, cut, number, percent, points
 from consenso.report.drawing import WIDE, Canvas
 from consenso.report.facts import Facts
@@ -36,7 +37,7 @@ IDS = [
     "labels", "agreement", "made", "levels", "problematic", "by-level", "contradictions", "annotators", "worth", "variants",
     "confidence", "candidates", "cost",
     "contrasts", "seeds", "classes", "multiverse", "scores", "collapsed", "curves", "confusion", "calibration",
-    "value", "corrections", "frontier", "guards", "leakage", "run",
+    "value", "corrections", "frontier", "guards", "leakage", "run", "paper",
 ]  # fmt: skip
 PLOTS = (
     "plots", "panel_plot", "forest_plot", "effect_plots", "value_plots", "frontier_plot", "multiverse_plot",
@@ -456,7 +457,7 @@ def test_an_old_verdict_is_not_shown_as_the_answer(
         "frontier",
         "guards",
     }
-    assert set(noted) == {*of_compare, "scores", "confusion", "run", *also}
+    assert set(noted) == {*of_compare, "scores", "confusion", "run", "paper", *also}
     assert "Consensus labels that match gold" in head  # the labels are current
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from scipy.stats import binomtest
 from consenso.compare.datasets import combine_datasets
 from consenso.errors import DataError
 from consenso.report import ReportSettings, write_combined_report, write_report
+from consenso.report.advice import NO_VERDICT
 from consenso.report.answer import make_answer
 from consenso.report.blocks import Cell, Figure, Grid, Section
 from consenso.report.calibration_section import calibration
@@ -32,7 +34,9 @@ from consenso.report.frontier_plot import Priced, frontier_plot
 from consenso.report.frontier_section import frontier
 from consenso.report.multiverse_plot import Specification, specification_curve
 from consenso.report.multiverse_section import multiverse
+from consenso.report.paper import paper_texts
 from consenso.report.questions import ORDER, question_of
+from consenso.report.sections import make_sections
 from consenso.report.seed_section import classes, seed_by_seed
 from consenso.report.value_section import corrections, label_value
 from consenso.store import RunFolder
@@ -266,7 +270,7 @@ def test_without_gold_at_n_the_section_says_what_to_add(folder: RunFolder) -> No
     for name in ("learning_curve", "value"):
         (folder.path / "tables" / f"{name}.parquet").unlink()
     (note,) = label_value(facts_of(folder)).blocks
-    assert "No arms gold@n were trained" in note.text
+    assert "needs gold@curve: no arms gold@n were trained" in note.text
     assert "“gold@curve”" in note.text
 
 
@@ -394,7 +398,43 @@ def test_more_specifications_than_can_be_drawn_are_thinned_with_the_declared_one
     section = multiverse(facts_of(folder))
     (figure,) = drawings(section)
     assert re.search(r"Of 120 specifications (99|100) are drawn", figure.caption)
-    assert len(grids(section)[0].rows) == 120
+    counted, everything = grids(section)
+    assert len(everything.rows) == 120
+    assert not everything.in_markdown
+    assert counted.in_markdown
+    assert {row[0].text: int(row[1].text) for row in counted.rows} == table["verdict"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize("verdict", ["INVALID", "UNSTABLE RECIPE", "NO VERDICT"])
+def test_without_a_verdict_the_multiverse_says_why_there_is_none_to_change(folder: RunFolder, verdict: str) -> None:
+    folder.note("multiverse", "The verdict holds in all of them.")
+    changed(folder, verdict=verdict, reason="what is wrong")
+    section = multiverse(facts_of(folder))
+    said = words(section.blocks)
+    assert f"The verdict of this run is {verdict} (what is wrong), so there is none that other choices" in said
+    assert "holds in all" not in said
+    assert "give the declared verdict" not in said
+    assert not drawings(section)
+    assert len(grids(section)[0].rows) == 12
+
+
+def test_a_specification_that_was_not_run_has_no_numbers(folder: RunFolder) -> None:
+    table = folder.read("multiverse")
+    numbers = ["difference", "low", "high", "low90", "high90", "S", "n", "train_texts"]
+    row = table.index[~table["is_main"]][0]
+    table[numbers] = table[numbers].astype(float)
+    table.loc[row, numbers] = np.nan
+    table.loc[row, "verdict"] = "NOT RUN"
+    folder.write("multiverse", table)
+    section = multiverse(facts_of(folder))
+    shown = grids(section)[0].rows[-1]
+    assert [cell.text for cell in shown[5:]] == ["NOT RUN", "–", "–", "–"]
+    assert [cell.small for cell in shown[5:]] == [""] * 4
+    said = words(section.blocks)
+    assert "not run 1" in said
+    assert "NO VERDICT" not in said
+    write_report(folder)
+    assert "| NOT RUN | – | – | – |" in (folder.path / "report.md").read_text(encoding="utf-8")
 
 
 # contrasts
@@ -550,6 +590,111 @@ def test_the_answer_says_what_the_run_can_see_what_labels_are_worth_and_the_mult
     top = (folder.path / "report.md").read_text(encoding="utf-8").split("\n## ")[0]
     assert "- Other choices: The verdict holds in 10 of 12 specifications." in top
     assert "- Filtering: **not shown to help** – consensus-kept against" in top
+
+
+def test_one_point_is_no_learning_curve(folder: RunFolder) -> None:
+    curve = folder.read("learning_curve")
+    folder.write("learning_curve", curve[curve["n"] == curve["n"].max()])
+    section = label_value(facts_of(folder))
+    assert "needs gold@curve" in words(section.blocks)
+    assert [row[0].text for row in grids(section)[0].rows] == ["Audit accuracy", "LLM cost"]
+    assert not drawings(section)
+    assert "Worth in human labels" not in lines(folder)
+
+
+LOOKS = {"rule": "looks", "pilot": 5, "most": 30, "looks": 3}
+
+
+def until(folder: RunFolder, rule: dict[str, Any], *decisions: tuple[int, str, str, int]) -> None:
+    """Note the decisions of a rule; as many seeds were trained as at the last one."""
+    settings = folder.record()["settings"]
+    folder.note("settings", {**settings, "compare": {**settings["compare"], "until": rule}})
+    names = ("seeds", "action", "reason", "next")
+    folder.note("until_verdict", [{**dict(zip(names, one)), "low": None, "high": None} for one in decisions])
+    trainings = folder.read("trainings")
+    one = trainings[trainings["seed"] == trainings["seed"].min()]
+    seeds = range(1, decisions[-1][0] + 1)
+    folder.write("trainings", pd.concat([one.assign(seed=seed, trained_seed=seed) for seed in seeds]))
+
+
+def test_a_rule_that_looked_at_the_difference_is_told(folder: RunFolder) -> None:
+    assert "Seeds" not in lines(folder)
+    changed(folder, alpha=0.05 / 3)
+    until(folder, LOOKS, (5, "train", "INCONCLUSIVE at look 1", 18), (18, "stop", "BETTER at look 2 of 3", 18))
+    assert lines(folder)["Seeds"][1] == (
+        "By the declared rule “looks”, 2 of at most 3 looks at the difference (at 5, 18 seeds), each at α = 0.0167; "
+        "stopped: BETTER at look 2 of 3."
+    )
+    said = paper_texts(facts_of(folder)).methods
+    assert "at most 3 looks at the difference, with 30 seeds at most, each look at α = 0.0167 (Bonferroni)" in said
+    assert "at α = 0.0167 each with the same standard error" in said
+
+
+def test_a_rule_that_looked_at_variances_alone_is_told(folder: RunFolder) -> None:
+    rule = {**LOOKS, "rule": "reestimate"}
+    until(folder, rule, (5, "train", "the variances ask for 24", 24), (24, "stop", "24 seeds are there", 24))
+    said = lines(folder)["Seeds"][1]
+    assert said.startswith("After a pilot of 5 seeds, 24 in all, worked out once from the variances alone,")
+    assert said.endswith(": 24 seeds are there.")
+    texts = paper_texts(facts_of(folder))
+    assert "after a pilot of 5, from the variances alone" in texts.methods
+    assert "24 in all were decided on" in texts.methods
+    assert "{wittes1990," in texts.citation
+    until(folder, rule, (5, "stop", "needs items, not seeds", 5))
+    assert lines(folder)["Seeds"][1].startswith("A pilot of 5 seeds and no more")
+    assert "no seeds were added (needs items, not seeds)" in paper_texts(facts_of(folder)).methods
+    trainings = folder.read("trainings")
+    folder.write("trainings", trainings[trainings["seed"] < 5])  # a later run: nothing of the rule holds
+    assert "Seeds" not in lines(folder)
+
+
+OWN = {"predictions", "guards", "comparison", "class_differences", "seed_differences"}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> RunFolder:
+    """What `consenso compare` writes of predictions that somebody brought."""
+    folder = make_run(tmp_path / "own", n=40, n_test=20, without=set(TABLES) - OWN)
+    record = {
+        "name": "mine.csv",
+        "kind": "predictions",
+        "settings": {"compare": {"metric": "macro_f1", "margin": 0.02}},
+    }
+    (folder.path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_predictions_of_ones_own_have_no_sections_about_labels_annotators_and_costs(own: RunFolder) -> None:
+    sections = make_sections(facts_of(own))
+    ids = [section.id for section in sections]
+    assert {"contrasts", "seeds", "classes", "guards", "run"} <= set(ids)
+    assert not {"labels", "agreement", "annotators", "worth", "cost", "value", "frontier", "corrections"} & set(ids)
+    assert "Not there yet" not in words([block for section in sections for block in section.blocks])
+    assert sections[0].group
+    assert all(bool(section.group) == bool(section.group.strip()) for section in sections)
+
+
+@pytest.mark.parametrize("verdict", ["INVALID", "NO VERDICT", "BETTER", "WORSE", "EQUIVALENT", "INCONCLUSIVE"])
+def test_advice_on_predictions_of_ones_own_knows_no_trainings(own: RunFolder, verdict: str) -> None:
+    changed(own, verdict=verdict)
+    answer = make_answer(facts_of(own))
+    assert answer.word.startswith(verdict)
+    said = f"{answer.meaning} {answer.advice}"
+    assert not re.search(r"training|consenso run|\[finetune\]|confusion matri|problematic", said), said
+    for reason in NO_VERDICT:
+        changed(own, verdict="NO VERDICT", reason=reason)
+        if reason != "filtered out":  # predictions do not tell what was filtered
+            assert "[finetune]" not in make_answer(facts_of(own)).advice
+
+
+def test_an_invalid_answer_has_no_tiles_and_no_chart(folder: RunFolder, own: RunFolder) -> None:
+    for place in (folder, own):
+        assert make_answer(facts_of(place)).chart is not None
+        changed(place, verdict="INVALID")
+        answer = make_answer(facts_of(place))
+        assert answer.chart is None
+        assert not [name for name, *_ in answer.figures if name.startswith("Classifier")]
+    assert not answer.figures
 
 
 @pytest.mark.parametrize("verdict", ["INVALID", "UNSTABLE RECIPE", "NO VERDICT"])

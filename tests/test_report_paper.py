@@ -16,6 +16,7 @@ from consenso.report.paper_section import paper_section
 from consenso.report.paper_words import arm_words
 from consenso.report.references import REFERENCES
 from consenso.report.settings import ReportSettings
+from consenso.report.writing import write_report
 from consenso.store import RunFolder
 from consenso.tables import TABLES
 from report_folder import comparison_of, guards_of, make_run
@@ -99,7 +100,7 @@ def test_levels_follow_alpha(folder):
     said = verdict_in(folder, "EQUIVALENT", alpha=0.05 / 3)
     assert "98.33 % CI" in said.sentence.replace("\u202f", " ")
     assert "96.67 % CI" in said.sentence.replace("\u202f", " ")
-    assert "α = 0.0166667" in said.sentence
+    assert "α = 0.0167" in said.sentence
     assert [name.replace("\u202f", " ") for name, _ in said.columns][4:6] == ["98.33 % CI", "96.67 % CI"]
 
 
@@ -107,7 +108,7 @@ def test_levels_follow_alpha(folder):
     ("changes", "size", "cites"),
     [
         ({"replication": "bootstrap"}, "3 bootstrap resamples of the training texts", "satterthwaite1946"),
-        ({"replication": "fold", "k": 10}, "10 folds", "nadeau2003"),
+        ({"replication": "fold", "k": 10}, "10 folds × 3 seeds", "nadeau2003"),
         ({"replication": "seed"}, "3 seeds", "satterthwaite1946"),
     ],
 )
@@ -117,6 +118,62 @@ def test_what_was_repeated_is_named(folder, changes, size, cites):
     assert f"[@{cites}]" in texts.methods
     assert f"{{{cites}," in texts.citation
     assert (cites == "nadeau2003") == ("nadeau2003" in texts.citation)
+
+
+def in_folds(folder, k=2):
+    """The texts of the run in k folds: each text is tested on in one of them."""
+    ids = sorted(folder.read("folds")["text_id"])
+    rows = [(fold, text, "test" if place % k == fold else "dev" if place % 5 == 0 else "train")
+            for fold in range(k) for place, text in enumerate(ids)]  # fmt: skip
+    folder.write("folds", pd.DataFrame(rows, columns=["fold", "text_id", "part"]))
+    trainings = folder.read("trainings")
+    folder.write("trainings", pd.concat([trainings.assign(fold=fold) for fold in range(k)]))
+    folder.write("comparison", comparison_of("EQUIVALENT", ["frozen"], n=20).assign(replication="fold", k=k))
+
+
+def arms_of(texts):
+    """ARMS of one arm whose training rows are these texts, in this order."""
+    frame = pd.DataFrame(
+        {"text_id": texts, "student": "all", "arm": "consensus", "fold": 0, "seed": 1, "part": "train"}
+    )
+    return frame.assign(row=range(len(frame)), target="billing", source="consensus")
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_in_folds_the_methods_say_that_each_seed_draws_its_own_resample(tmp_path, repeated):
+    folder = make_run(tmp_path, n=40, n_test=20)
+    in_folds(folder)
+    given = arms_of(["a", "b", "b"] if repeated else ["a", "b", "c"])
+    each = arms_of(["a", "a", "b", "b"]).assign(arm="perspectivist")  # a row per annotator is no resample
+    folder.write("arms", pd.concat([each, given]))
+    said = texts_of(folder).methods
+    assert "the same 3 seeds (1 to 3) in each of the 2 folds" in said
+    assert (
+        "with its own bootstrap resample of the training texts, the same in every arm: 30 runs." in said
+    ) == repeated
+
+
+def test_in_folds_gold_is_kept_for_the_verdict(tmp_path):
+    folder = make_run(tmp_path, n=40, n_test=20)
+    in_folds(folder)
+    facts = Facts(folder, ReportSettings())
+    assert facts.open_gold is None
+    assert facts.no_gold == "every text with gold is a test text of some fold; test gold is kept for the verdict"
+    write_report(folder)
+    shown = (folder.path / "report.md").read_text(encoding="utf-8")
+    assert "every text with gold is a test text of some fold" in shown
+    assert "no voted train or dev text has gold" not in shown
+
+
+def test_a_second_analysis_is_told_with_its_verdict(folder):
+    verdict_in(folder, "EQUIVALENT")
+    table = folder.read("comparison")
+    assert "second analysis" not in texts_of(folder).methods
+    rescue = table.assign(attempt="rescue", verdict="WORSE", S=7)
+    folder.write("comparison", pd.concat([table.assign(attempt="as_run"), rescue]))
+    said = texts_of(folder).methods
+    assert "replaced by fresh ones in all arms alike; its verdict is WORSE but within the margin: difference −0.2 " in said
+    assert "7 seeds, 20 test texts" in said
 
 
 def test_every_number_of_the_table_is_that_of_the_comparison(folder):
@@ -257,7 +314,8 @@ def test_several_students_each_have_their_sentence_and_variations_none(tmp_path)
     assert texts.sentence.count("On support, ") == 2
     assert "gold dev" not in texts.sentence
     assert {row[0] for row in texts.rows} == {"frozen", "encoder", "frozen (gold dev)"}
-    assert "a linear classifier on frozen MiniLM embeddings (gold dev)" in texts.methods
+    assert "A declared variant was a linear classifier on frozen MiniLM embeddings (gold dev)" in texts.methods
+    assert texts.methods.count("One student was") == 2
 
 
 # files

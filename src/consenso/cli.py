@@ -128,7 +128,7 @@ def run(
 ) -> None:
     """Do what is not yet done; print the verdict and the report's path."""
     if dry_run:
-        _dry_run(experiment, out, changes, as_json)
+        (_dry_run_until_verdict if until_verdict else _dry_run)(experiment, out, changes, as_json)
         return
     outcome = (_run_until_verdict if until_verdict else _run)(experiment, out, changes)
     _print_outcome(outcome, as_json)
@@ -172,6 +172,7 @@ def _run(
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+    _say_what_changed_since_the_freeze(outcome.folder)
     if as_json:
         facts = {
             "verdict": outcome.verdict,
@@ -194,6 +195,22 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
         click.echo(f"report:  {outcome.report}")
 
 
+def _say_what_changed_since_the_freeze(place: Path) -> None:
+    from consenso.compare.freezing import FILE
+    from consenso.store import RunFolder
+
+    folder = RunFolder(place)
+    if not (place / FILE).exists() or not folder.has("guards"):
+        return
+    guards = folder.read("guards")
+    for reason in guards.loc[(guards["guard"] == FIXED) & (guards["outcome"] == "warned"), "reason"].unique():
+        click.echo(f"guard {FIXED}: {reason}", err=True)
+
+
+FIXED = "fixed before scoring"
+"""The guard that a freeze is held against."""
+
+
 def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
     from consenso.experiment_file import read_experiment
     from consenso.overview import plan
@@ -212,6 +229,29 @@ def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_js
         click.echo(
             f"{row['student']}: {row['to_do']} trainings to do{bound}, {row['done']} done; about "
             f"{duration(row['seconds'])} and {row['disk_bytes'] / 1e6:.0f} MB on disk ({row['basis']})"
+        )
+
+
+def _dry_run_until_verdict(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
+    """From the pilot to the most seeds that the rule allows; JSON: the rows of both, each with its seeds."""
+    from consenso.compare.untilverdict import look_plan
+    from consenso.experiment_file import read_experiment
+    from consenso.overview import plan
+    from consenso.progress import duration
+    from consenso.store import RunFolder
+
+    read, base = read_experiment(experiment, changes)
+    rule, folder = read.compare.until, RunFolder(out or Path("runs") / read.name)
+    ends = (look_plan(rule)[0] if rule.rule == "looks" else rule.pilot, rule.most)
+    pilot, most = ([{**row, "seeds": S} for row in plan(read.with_seeds(S), folder, base)] for S in ends)
+    if as_json:
+        click.echo(json.dumps([*pilot, *most]))
+        return
+    for first, last in zip(pilot, most):
+        click.echo(
+            f"{first['student']}: {first['to_do']} to {last['to_do']} trainings to do (from {ends[0]} seeds to {ends[1]}), "
+            f"{last['done']} done; about {duration(first['seconds'])} to {duration(last['seconds'])} and "
+            f"{first['disk_bytes'] / 1e6:.0f} to {last['disk_bytes'] / 1e6:.0f} MB on disk ({first['basis']})"
         )
 
 
@@ -255,7 +295,10 @@ def data(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: 
     _run(experiment, out, changes, until="data")
     from consenso.overview import describe_data
 
-    _show(describe_data(_made(experiment, out, changes)), as_json)
+    table = describe_data(_made(experiment, out, changes))
+    _show(table, as_json)
+    if not as_json and table.attrs["folds"] > 1:
+        click.echo(f"these are the parts of fold 0 of {table.attrs['folds']}; each fold tests other texts")
 
 
 @cli.command()
@@ -476,12 +519,15 @@ def plan(
 
     texts, seeds = numbers.pop("texts"), numbers.pop("seeds")
     source = experiment
-    if source is None and not texts and Path("experiment.toml").exists():
+    if source is None and Path("experiment.toml").exists():
         source = Path("experiment.toml")
     found = plan_experiment(source, out, changes, texts=texts, seeds=seeds, **numbers)
+    if as_json:
+        rows = json.loads(found.table.to_json(orient="records"))
+        click.echo(json.dumps({"rows": rows, "sentence": found.sentence, "basis": found.basis}, ensure_ascii=False))
+        return
     _show(found.table, as_json)
-    if not as_json:
-        click.echo(f"{found.sentence}\nbasis: {found.basis}")
+    click.echo(f"{found.sentence}\nbasis: {found.basis}")
 
 
 @cli.command()
@@ -497,17 +543,16 @@ def plan(
 )
 @click.option("--gold", help="With --predictions: their gold column, or a file with text_id and gold.")
 @click.option("--contrast", metavar="ARM,CONTROL", help="With --predictions: the primary contrast.")
-@click.option("--metric", default="macro_f1", show_default=True, help="With --predictions: the primary metric.")
-@click.option(
-    "--margin", type=float, default=0.02, show_default=True, help="With --predictions: the margin, as a share."
-)
+@click.option("--metric", help="With --predictions: the primary metric (default: macro_f1).")
+@click.option("--margin", type=float, help="With --predictions: the margin, as a share (default: 0.02).")
 def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check the guards, score the arms on test gold and print the contrasts and the verdict."""
     if options["explain"] is not None:
         from consenso.compare import explain
 
-        click.echo(explain(options["explain"]))
+        click.echo(explain(" ".join(options["explain"].lower().replace("-", " ").replace("_", " ").split())))
         return
+    _check_options_of_compare(changes, **options)
     if options["predictions"] is not None:
         _judge_predictions(out, as_json, **options)
     if options["freezing"]:
@@ -517,9 +562,29 @@ def compare(experiment: Path, out: Path | None, changes: tuple[str, ...], as_jso
     from consenso.overview import describe_comparison
 
     _show(describe_comparison(_made(experiment, out, changes)), as_json)
-    if not as_json:
+    if as_json:
+        _say_what_changed_since_the_freeze(outcome.folder)
+    else:
         _print_outcome(outcome, as_json)
     raise click.exceptions.Exit(outcome.exit_code)
+
+
+def _check_options_of_compare(changes: tuple[str, ...], *, freezing: bool, **options: Any) -> None:
+    """Predictions of one's own have no experiment.toml, and an experiment declares in its file what they need options for."""
+    if options["predictions"] is None:
+        given = [f"--{name}" for name in ("gold", "contrast", "metric", "margin") if options[name] is not None]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} goes with --predictions; for an experiment say it in experiment.toml, or with "
+                "--set compare.metric=… and the like"
+            )
+        return
+    source = click.get_current_context().get_parameter_source("experiment")
+    experiment = ["EXPERIMENT"] if source is not click.core.ParameterSource.DEFAULT else []
+    if given := [*experiment, *(["--freeze"] if freezing else []), *(["--set"] if changes else [])]:
+        raise ConfigError(
+            f"{', '.join(given)} does not go with --predictions, which are judged without an experiment.toml; leave it out"
+        )
 
 
 def _freeze(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
@@ -545,16 +610,39 @@ def _judge_predictions(
     pair = None if contrast is None else tuple(part.strip() for part in contrast.split(","))
     if pair is not None and (len(pair) != 2 or not all(pair)):
         raise ConfigError(f"--contrast names two arms, like llm,human; found {contrast!r}")
-    chosen = {name: given[name] for name in ("gold", "metric", "margin")}
-    found = judge_predictions(predictions, contrast=pair, out=out, **chosen)
-    primary = found[found["is_primary"]]
-    _show(contrast_rows(found, given["metric"]), as_json)
-    if not as_json:
+    metric, margin = given["metric"] or "macro_f1", 0.02 if given["margin"] is None else given["margin"]
+    found = judge_predictions(predictions, given["gold"], contrast=pair, metric=metric, margin=margin, out=out)
+    primary, place = found[found["is_primary"]], None if out is None else out / "report.html"
+    if as_json:
+        click.echo(json.dumps(_judged(found, metric, place), ensure_ascii=False))
+    else:
+        _show(contrast_rows(found, metric), as_json)
+        for guard in found.attrs["guards"]:
+            if guard["outcome"] in {"failed", "warned"}:
+                scope = "" if guard["scope"] == "all" else f" ({guard['scope']})"
+                click.echo(f"guard {guard['guard']}{scope} {guard['outcome']}: {guard['reason']}", err=True)
         for sentence in primary["sentence"]:
             click.echo(f"verdict: {sentence}")
-        if out is not None:
-            click.echo(f"report:  {out / 'report.html'}")
+        if place is not None:
+            click.echo(f"report:  {place}")
     raise click.exceptions.Exit(max(map(exit_code, primary["verdict"]), default=0))
+
+
+def _judged(found: pd.DataFrame, metric: str, place: Path | None) -> dict[str, Any]:
+    """What `compare --predictions --json` prints; verdict and sentence are those of the first student."""
+    from consenso.overview import contrast_rows
+
+    primary = found.loc[found["is_primary"], ["student", "verdict", "sentence"]].to_dict("records")
+    return {
+        "verdict": primary[0]["verdict"] if primary else "",
+        "sentence": primary[0]["sentence"] if primary else "",
+        "others": {row["student"]: row["sentence"] for row in primary[1:]},
+        "contrasts": json.loads(contrast_rows(found, metric).to_json(orient="records")),
+        "guards": [
+            {name: guard[name] for name in ("guard", "scope", "outcome", "reason")} for guard in found.attrs["guards"]
+        ],
+        "report": None if place is None else str(place),
+    }
 
 
 def _made(experiment: Path, out: Path | None, changes: tuple[str, ...]) -> RunFolder:
@@ -590,8 +678,8 @@ def report(run_folders: tuple[Path, ...], out: Path | None) -> None:
     from consenso.judging import combine_runs
 
     combined, path = combine_runs([_folder(one).path for one in run_folders], out or Path("combined.html"))
-    for sentence in combined["sentence"]:
-        click.echo(str(sentence))
+    for name, student, sentence in zip(combined["dataset"], combined["student"], combined["sentence"]):
+        click.echo(f"{name} ({student}): {sentence}")
     click.echo(f"report:  {path}")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from consenso.compare import exit_code
-from consenso.compare.freezing import Frozen, freeze, read_frozen, write_frozen
+from consenso.compare.freezing import FILE, Frozen, freeze, read_frozen, write_frozen
 from consenso.compare.untilverdict import level_of, look_plan, next_seeds
 from consenso.errors import ConfigError, nearest
 from consenso.experiment_file import Experiment, read_experiment
@@ -60,7 +60,8 @@ class Outcome:
     @property
     def exit_code(self) -> int:
         """4 if a guard failed for any student, 3 if trainings failed, else 0."""
-        words = [self.verdict, *(sentence.partition(":")[0] for sentence in self.others.values())]
+        main = [sentence for student, sentence in self.others.items() if " (" not in student]  # variants decide nothing
+        words = [self.verdict, *(sentence.partition(":")[0] for sentence in main)]
         return max(map(exit_code, words)) or (3 if self.failed else 0)
 
     def _repr_html_(self) -> str:
@@ -90,6 +91,8 @@ def run(
         raise ConfigError(f"unknown stage {until!r}; choose one of {', '.join(names)}.{nearest(until, names)}")
     read, beside = read_experiment(experiment)
     place = RunFolder(folder if folder is not None else Path("runs") / read.name)
+    if declared is None:
+        read, declared = under_the_rule(read, place)
     need_extras(read, names[: names.index(until) + 1])
     with place.locked():
         this = Run(read, place, base or beside, progress or (lambda event: None), wait, declared)
@@ -101,6 +104,18 @@ def run(
                 break
         _mark_stale(this)
         return outcome(place)
+
+
+def under_the_rule(experiment: Experiment, folder: RunFolder) -> tuple[Experiment, Experiment | None]:
+    """Return the experiment with the seeds and level that `run_until_verdict` came to in this folder, and the declared one.
+
+    Where no seeds were added here: the experiment as it is, and None.
+    """
+    decisions = folder.record().get("until_verdict")
+    if not decisions:
+        return experiment, None
+    level = level_of(experiment.compare.until, experiment.compare.alpha)
+    return experiment.with_seeds(int(decisions[-1]["seeds"]), level), experiment
 
 
 def run_until_verdict(
@@ -127,12 +142,12 @@ def run_until_verdict(
         decision = next_seeds(
             place.read("comparison"), rule, margin=read.compare.margin, alpha=read.compare.alpha, planned=planned
         )
-        decisions.append({"seeds": seeds, **asdict(decision), "next": decision.seeds})
+        decisions.append({**asdict(decision), "seeds": seeds, "next": decision.seeds})
+        place.note("until_verdict", decisions)
         logger.info("until a verdict: %s at %d seeds: %s", decision.action, seeds, decision.reason)
         if decision.action == "stop" or decision.seeds <= seeds:
             break
         seeds, planned = decision.seeds, decision.seeds
-    place.note("until_verdict", decisions)
     return run(chosen, place.path, progress=progress, base=base, declared=read)
 
 
@@ -254,7 +269,8 @@ STAGES = (
         ),
         lambda this: [
             this.experiment.compare.model_dump(mode="json"), this.experiment.name,
-            {name: this.folder.record().get(name) for name in ("labels", "annotate_notes")},
+            {name: this.folder.record().get(name) for name in ("labels", "annotate_notes", "panel_arms")},
+            fingerprint_source(str(this.folder.path / FILE), Path()) if (this.folder.path / FILE).exists() else None,
         ],
         compare,
     ),

@@ -12,16 +12,20 @@ from consenso.compare.classes import compare_classes
 from consenso.compare.datasets import ALL, combine_datasets
 from consenso.compare.given import read_predictions
 from consenso.compare.needs import Components
-from consenso.compare.planning import plan_comparison, plan_in_words
+from consenso.compare.planning import basis_of, plan_comparison, plan_in_words
 from consenso.compare.seeds import compare_seeds
 from consenso.data import make_folds, read_dataset
-from consenso.errors import ConfigError, DataError
+from consenso.errors import ConfigError, DataError, nearest
 from consenso.experiment_file import Experiment, read_experiment
 from consenso.report import write_report
 from consenso.store import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ASSUMED = frozenset({"accuracy", "disagreement", "persistence", "sd_seed"})
+"""What a plan assumes where neither a pilot nor the user says it."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,10 @@ def plan_experiment(
     """Plan from an experiment (its test texts, seeds and margin; its pilot, where it was run) or from numbers alone.
 
     `given`: margin, accuracy, disagreement, persistence, sd_seed; None: as the experiment says, or as assumed.
+    Raises `ConfigError` where the test texts of an experiment with folds would be needed: a plan is for one split.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    basis = (
-        "assumed components: 31 % disagreement or that of the given accuracy, 16 % of it lasting, 1.25 pp between seeds"
-    )
+    basis = basis_of(**{name: chosen[name] for name in ASSUMED & set(chosen)})
     if source is not None:
         experiment, base = read_experiment(source, changes)
         folder = RunFolder(out or Path("runs") / experiment.name)
@@ -60,7 +63,7 @@ def plan_experiment(
         texts = texts or [_test_texts(experiment, folder, base)]
         seeds = seeds or [_number(experiment.finetune.seeds)]
         pilot = _pilot(folder)
-        if pilot is not None and not {"accuracy", "disagreement", "persistence", "sd_seed"} & set(chosen):
+        if pilot is not None and not ASSUMED & set(chosen):
             chosen["components"], basis = pilot, f"components measured in {folder.path}"
     if not texts:
         raise ConfigError("how many test texts? Say --texts N, or name an experiment file whose data say it")
@@ -82,6 +85,11 @@ def _test_texts(experiment: Experiment, folder: RunFolder, base: Path) -> int:
             loaded.texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off",
             folds=settings.folds, given=loaded.folds,
         )  # fmt: skip
+    if (k := folds["fold"].nunique()) > 1:
+        raise ConfigError(
+            f"a plan is for one split, and this experiment has {k} folds, over which the interval is another one (Nadeau "
+            "and Bengio); say --texts N to plan one split with N test texts"
+        )
     return int((folds["part"] == "test").sum())
 
 
@@ -90,7 +98,7 @@ def _pilot(folder: RunFolder) -> Components | None:
     if not folder.has("comparison"):
         return None
     rows = folder.read("comparison")
-    rows = rows[rows["is_primary"] & rows["sd_seed"].notna()]
+    rows = rows[rows["is_primary"] & rows["sd_seed"].notna() & rows["k"].isna()]
     return (
         None if rows.empty else Components(*(float(rows.iloc[0][f"sd_{of}"]) ** 2 for of in ("seed", "item", "error")))
     )
@@ -108,8 +116,13 @@ def judge_predictions(
     """Return the comparison of the user's own predictions; with `out` also write a run folder with a report.
 
     `source`: a table or a folder of tables (`read_predictions`); `gold`: a column of it, or a file with text_id and gold.
+    `attrs["guards"]` of the result holds the guards. Raises `ConfigError` for a contrast whose arms are not there.
     """
-    predictions, truth = read_predictions(source, gold)
+    predictions, truth = read_predictions(source, gold, arms=contrast or ())
+    there = sorted(predictions["arm"].unique())
+    for arm in contrast or ():
+        if arm not in there:
+            raise ConfigError(f"--contrast: no predictions of arm {arm!r}; found {there}.{nearest(arm, there)}")
     asked: dict[str, Any] = {"contrasts": [contrast] if contrast else None}
     guards = check_guards(predictions=predictions, gold=truth, metric=metric, margin=margin, **asked)
     found = compare_arms(
@@ -136,17 +149,55 @@ def judge_predictions(
 
 
 def combine_runs(folders: Sequence[Path], out: Path) -> tuple[pd.DataFrame, Path]:
-    """Return one row per data set (and their mean, from three on) of finished runs, and the path of their common report."""
+    """Return one row per data set and student (and their mean, from three on) of finished runs, and their report's path.
+
+    Declared variants of a student are left out; runs of the same name are called by their paths. Raises `ConfigError`
+    for a folder that stands twice, two runs on the same texts, and primary contrasts that differ; `DataError` for a
+    folder without a comparison.
+    """
     from consenso.report.combined import write_combined_report
 
-    comparisons: dict[str, pd.DataFrame] = {}
-    for path in folders:
-        folder = RunFolder(path)
-        if not folder.has("comparison"):
-            raise DataError(f"{path}: no comparison there yet; `consenso run` makes it")
-        name = str(folder.record().get("name") or path.name)
-        comparisons[name if name not in comparisons else str(path)] = folder.read("comparison")
+    _refuse_same(folders)
+    names = [str(RunFolder(path).record().get("name") or path.name) for path in folders]
+    comparisons = {
+        name if names.count(name) == 1 else str(path): _without_variants(RunFolder(path).read("comparison"))
+        for name, path in zip(names, folders)
+    }
+    asked = {
+        contrast: name for name, frame in comparisons.items() for contrast in frame.loc[frame["is_primary"], "contrast"]
+    }
+    if len(asked) > 1:
+        each = "; ".join(f"{contrast} in {name}" for contrast, name in asked.items())
+        raise ConfigError(
+            f"the runs differ in their primary contrast ({each}); compare them alike, or report each alone"
+        )
     combined = combine_datasets(comparisons)
     shown = combined.rename(columns={"predict_low": "prediction_low", "predict_high": "prediction_high"})
     kind = combined["dataset"].eq(ALL).map({True: "mean", False: "dataset"})
     return combined, write_combined_report(folders, out, combined=shown.assign(kind=kind))
+
+
+def _refuse_same(folders: Sequence[Path]) -> None:
+    """Every run needs a comparison, and texts of its own: one data set twice would count as two."""
+    seen: dict[Path, Path] = {}
+    texts: dict[str, Path] = {}
+    for path in folders:
+        folder = RunFolder(path)
+        if not folder.has("comparison"):
+            raise DataError(f"{path}: no comparison there yet; `consenso run` makes it")
+        if (place := path.resolve()) in seen:
+            raise ConfigError(f"{path} and {seen[place]} are the same folder; name each run once")
+        print_ = folder.fingerprints().get("texts")
+        if print_ is not None and print_ in texts:
+            raise ConfigError(
+                f"{path} and {texts[print_]} hold the same texts; one report for several runs needs runs on different data sets"
+            )
+        seen[place] = path
+        if print_ is not None:
+            texts[print_] = path
+
+
+def _without_variants(comparison: pd.DataFrame) -> pd.DataFrame:
+    students = set(comparison["student"])
+    variants = {student for student in students if " (" in student and student.partition(" (")[0] in students}
+    return comparison[~comparison["student"].isin(variants)]

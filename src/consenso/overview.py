@@ -68,7 +68,10 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
 
 
 def describe_data(folder: RunFolder) -> pd.DataFrame:
-    """Return label × part: how many texts, in the first fold where there are several; `attrs["leaks"]`: texts removed."""
+    """Return label × part: how many texts, in the first fold where there are several.
+
+    `attrs["leaks"]`: texts removed; `attrs["folds"]`: how many folds there are.
+    """
     import pandas as pd
 
     texts, folds, leaks = (folder.read(name) for name in ("texts", "folds", "leaks"))
@@ -78,7 +81,7 @@ def describe_data(folder: RunFolder) -> pd.DataFrame:
     counted = counted.reindex(columns=[p for p in ("train", "dev", "test", "left out") if p in counted])
     counted.loc["all"] = counted.sum()
     counted = counted.reset_index().rename(columns={"gold": "label"}).rename_axis(columns=None)
-    counted.attrs["leaks"] = int(leaks["text_id"].nunique())
+    counted.attrs |= {"leaks": int(leaks["text_id"].nunique()), "folds": int(folds["fold"].nunique())}
     return counted
 
 
@@ -250,7 +253,8 @@ def contrast_rows(comparison: pd.DataFrame, metric: str) -> pd.DataFrame:
 def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
     """Return one row per student: trainings to do and done, estimated seconds and disk bytes; writes nothing.
 
-    Before the votes exist the consensus is unknown, so every text is taken as decided: an upper bound.
+    Before the votes exist the consensus is unknown, so every text is taken as decided: an upper bound. Arms of the preset
+    `full` that the data do not allow, or that need votes, are left out then.
     """
     import pandas as pd
 
@@ -278,7 +282,7 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
     rows = []
     for study in experiment.finetune.studies():
         student, choice = study.student, study.settings
-        only = None if known else before_votes(choice)
+        only = None if known else [*before_votes(choice), *(["full"] if "full" in choice.arms else [])]
         arms = arms_of(study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only, **made_of)
         pieces = plan_arms(
             arms, texts[["text_id", "text"]], folds,

@@ -447,7 +447,7 @@ COMPARISON = Table(
         "sd_item": _maybe("number"),
         "sd_error": _maybe("number"),
         "alpha": _maybe("number", 0.05),  # two-sided level of low and high; each TOST bound is at this level too
-        "replication": _maybe("text", "seed", ("seed", "bootstrap", "fold")),
+        "replication": _maybe("text", "seed", ("seed", "bootstrap", "fold", "training set")),
         "k": _maybe("integer"),  # folds behind the interval; null: seeds and items are
         "boot_low": _maybe("number"),  # crossed bootstrap over seeds and items, where it was asked for
         "boot_high": _maybe("number"),

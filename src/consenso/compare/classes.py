@@ -64,7 +64,8 @@ def _row(dataset: str, label: str, found: Measured, p_holm: float) -> dict[str, 
     question, result = found.question, found.result
     return {
         "dataset": dataset, "student": question.student, "contrast": question.contrast.name, "label": label,
-        "attempt": question.attempt, "arm_recall": found.arm_mean, "control_recall": found.control_mean,
+        "attempt": question.attempt, "arm_recall": found.estimate.arm_mean,
+        "control_recall": found.estimate.control_mean,
         "difference": result.difference, "low": result.low, "high": result.high, "p": result.p, "p_holm": p_holm,
         "n": result.n, "S": result.S,
     }  # fmt: skip

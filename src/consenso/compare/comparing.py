@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.compare.bootstrap import bootstrap_rows
 from consenso.compare.contrasts import Contrast
+from consenso.compare.estimates import Values, per_training_set, values_of
 from consenso.compare.evidence import Evidence
 from consenso.compare.folds import FOLDS_FOR_ONE_SEED
 from consenso.compare.guards import failures, judge_guards
-from consenso.compare.measuring import Measured, Values, measure, values_of
+from consenso.compare.measuring import Measured, measure
 from consenso.compare.metrics import choose_metrics
 from consenso.compare.needs import detectable_difference
 from consenso.compare.paired import holm
@@ -78,10 +79,11 @@ def compare_arms(
     training texts, where `trainings` does not say.
 
     Where folds have test texts of their own the interval is over folds (Nadeau–Bengio), else over seeds × texts, paired
-    by seed and text id; copies of a seed are left out. Holm's adjustment covers the secondary contrasts, per student
-    and metric. A contrast that was asked for and whose arms a student lacks is left out with a warning; without any
-    contrast the table is empty. Raises `ConfigError` for an unknown metric, or an arm that no student has and that is
-    no standard one, `DataError` for a wrong table.
+    by seed and text id; copies of a seed are left out. Where all folds test the same texts, the seeds of a fold are
+    averaged: S counts the folds. Holm's adjustment covers all contrasts, per student, metric and attempt, but the
+    primary one in the primary metric as run. A contrast that was asked for and whose arms a student lacks is left out
+    with a warning; without any contrast the table is empty. Raises `ConfigError` for an unknown metric, or an arm that
+    no student has and that is no standard one, `DataError` for a wrong table.
     """
     names = choose_metrics(metric, metrics)
     _check_shares(margin, alpha)
@@ -101,7 +103,7 @@ def compare_arms(
     drawn = _bootstrapped(measured, len(runs.items), bootstrap, alpha, kept)
     rows = [
         {**_judged(row, p_holm, terms), "boot_low": low, "boot_high": high}
-        for row, p_holm, (low, high) in zip(measured, _adjust(measured), drawn)
+        for row, p_holm, (low, high) in zip(measured, _adjust(measured, metric), drawn)
     ]
     return _as_table(rows, guards)
 
@@ -127,23 +129,26 @@ def _bootstrapped(
     if places:
         rows = []
         for place in places:
-            B, A = values_of(measured[place].question, measured[place].metric, kept)
-            rows.append((B - A, measured[place].question.pair.places))
+            pair = measured[place].question.pair
+            B, A = values_of(pair, measured[place].metric, kept)
+            rows.append((per_training_set(B - A, pair.seeds), pair.places))
         for place, ends in zip(places, bootstrap_rows(rows, items, draws=draws, alpha=alpha)):
             found[place] = ends
     return found
 
 
-def _adjust(rows: list[Measured]) -> list[float]:
-    """Holm's p of the secondary contrasts over all test texts; NaN outside the families.
+def _adjust(rows: list[Measured], primary: str) -> list[float]:
+    """Holm's p over all test texts; NaN outside the families.
 
-    One family per student, attempt and metric.
+    One family per student, attempt and metric. The primary contrast stands outside in the primary metric as run, where
+    it is the one declared test, and belongs to the family everywhere else.
     """
     adjusted = [math.nan] * len(rows)
     families: dict[tuple[str, str, str], list[int]] = {}
     for place, row in enumerate(rows):
         question = row.question
-        if question.scope == "all" and not question.is_first and question.contrast.effect not in UNADJUSTED:
+        is_declared = question.is_first and row.metric == primary and question.attempt == "as_run"
+        if question.scope == "all" and not is_declared and question.contrast.effect not in UNADJUSTED:
             families.setdefault((question.student, question.attempt, row.metric), []).append(place)
     for family in families.values():
         for place, p in zip(family, holm([rows[place].result.p for place in family])):
@@ -155,7 +160,8 @@ def _judged(row: Measured, p_holm: float, terms: _Terms) -> dict[str, Any]:
     question, result, contrast = row.question, row.result, row.question.contrast
     flaws = [*failures(terms.guards, question.student, contrast, question.attempt), *own_failures(question)]
     flaws = list({flaw.guard: flaw for flaw in reversed(flaws)}.values())[::-1]
-    replication: Replication = "fold" if question.pair.parts() else terms.replication
+    found = row.estimate
+    replication = terms.replication if found.replication == "seed" else found.replication
     verdict = judge(result, terms.margin, flaws, p_holm=p_holm, replication=replication, alpha=terms.alpha)
     said = sentence(
         verdict, result, contrast, metric=row.metric, margin=terms.margin, scope=question.scope,
@@ -167,10 +173,10 @@ def _judged(row: Measured, p_holm: float, terms: _Terms) -> dict[str, Any]:
         "dataset": terms.dataset, "student": question.student, "contrast": contrast.name, "metric": row.metric,
         "scope": question.scope, "attempt": question.attempt, "arm": contrast.arm, "control": contrast.control,
         "effect": contrast.effect or None, "is_primary": headline and row.metric == terms.metric,
-        "arm_mean": row.arm_mean, "control_mean": row.control_mean, "difference": result.difference,
+        "arm_mean": found.arm_mean, "control_mean": found.control_mean, "difference": result.difference,
         "se": result.se, "df": result.df, "low": result.low, "high": result.high, "low90": result.low90,
         "high90": result.high90, "p": result.p, "p_holm": p_holm, "margin": terms.margin, "verdict": verdict.word,
-        "reason": verdict.reason, "sentence": said, "seeds_better": row.seeds_better, "S": result.S, "n": result.n,
+        "reason": verdict.reason, "sentence": said, "seeds_better": found.seeds_better, "S": result.S, "n": result.n,
         "sd_seed": result.sd_seed, "sd_item": result.sd_item, "sd_error": result.sd_error, "alpha": terms.alpha,
         "replication": replication, "k": result.k,
         "detectable": detectable_difference(result.se, result.df, terms.alpha),

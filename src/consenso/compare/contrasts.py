@@ -110,15 +110,24 @@ def _is_standard(arm: str) -> bool:
 
 
 def read_contrast(given: Contrast | tuple[str, str] | str) -> Contrast:
-    """Return the contrast that `("consensus", "gold")` or `"consensus − gold"` names, with its meaning if known."""
+    """Return the contrast that `("consensus", "gold")` or `"consensus − gold"` names, with its meaning if known.
+
+    Raises `ConfigError` where it does not name two different arms.
+    """
     if isinstance(given, Contrast):
-        return given
+        return _between_two(given)
     parts = given.replace(" - ", " − ").split(" − ") if isinstance(given, str) else list(given)
     if len(parts) != 2 or not all(part.strip() for part in parts):
         raise ConfigError(f"a contrast names two arms, like ('consensus', 'gold-aligned'); found {given!r}")
     arm, control = (part.strip() for part in parts)
     known = [contrast for contrast in contrasts_of((arm, control)) if contrast.arms == (arm, control)]
-    return known[0] if known else Contrast(arm, control)
+    return known[0] if known else _between_two(Contrast(arm, control))
+
+
+def _between_two(contrast: Contrast) -> Contrast:
+    if contrast.arm == contrast.control:
+        raise ConfigError(f"a contrast sets one arm against another; found {contrast.arm!r} on both sides")
+    return contrast
 
 
 def choose_contrasts(
@@ -139,13 +148,13 @@ def choose_contrasts(
     for contrast in wanted:
         for name in contrast.arms:
             if name not in known and not _is_standard(name):
-                hint = nearest(name, sorted(known | STANDARD_ARMS))
+                hint = nearest(name, sorted(known))
                 raise ConfigError(
                     f"contrast {contrast.name}: no predictions of arm {name!r}; found {sorted(known)}.{hint}"
                 )
     if not contrasts and first in CONTRASTS and not any(map(_is_standard, known)):
         raise ConfigError(
-            f"no contrast to compute among the arms {sorted(known)}; name one: contrasts=[('arm', 'control')]"
+            f"no contrast to compute among the arms {sorted(known)}; name one: contrasts=[('arm', 'control')], or --contrast ARM,CONTROL"
         )
     chosen = [
         contrast

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from consenso.compare.accounts import Row, finite, plain_row
+from consenso.compare.folds import train_rows_of_folds
 from consenso.compare.gains import Gain, gain
 from consenso.compare.metrics import METRIC_NAMES
 from consenso.compare.rows import arms_in, as_table
@@ -25,12 +26,13 @@ def corrections_value(
     arm: str = "consensus",
     metric: str = "macro_f1",
     schema: LabelSchema | None = None,
+    trainings: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return VALUE rows of the arms `<arm>+k` (problematic texts first) and `<arm>+k:random`, per student and k.
 
     `corrections k` and `corrections k random`: gain over `arm`; `corrections k first − random`: what choosing the
-    problematic texts adds. Values are shares of 1 with the two-way 95 % interval over seeds and test texts. Without
-    such arms the table is empty. Raises `DataError` for a wrong table.
+    problematic texts adds. Values are shares of 1 with the 95 % interval of `compare_arms` (`trainings`: TRAININGS,
+    for the folds' training texts). Without such arms the table is empty. Raises `DataError` for a wrong table.
     """
     corrected = re.compile(rf"{re.escape(arm)}\+(\d+)(:random)?")
     found = {str(name): match for name in arms_in(predictions) if (match := corrected.fullmatch(str(name)))}
@@ -40,12 +42,15 @@ def corrections_value(
     sizes = sorted({int(match[1]) for match in found.values()})
     rows = [
         {"student": student, **row}
-        for student in runs.students() for k in sizes for row in _rows(runs, runs.arms(student), arm, k, metric)
+        for student in runs.students() for k in sizes for row in _rows(runs, student, (arm, k), metric, trainings)
     ]  # fmt: skip
     return as_table(rows, VALUE)
 
 
-def _rows(runs: Runs, board: dict[str, dict[Any, int]], arm: str, k: int, metric: str) -> Iterator[Row]:
+def _rows(
+    runs: Runs, student: str, corrected: tuple[str, int], metric: str, trainings: pd.DataFrame | None
+) -> Iterator[Row]:
+    board, (arm, k) = runs.arms(student), corrected
     first, at_random = f"{arm}+{k}", f"{arm}+{k}:random"
     asked = (
         (f"corrections {k}", first, arm, f"Correcting {k:,} labels, problematic texts first, changes"),
@@ -54,7 +59,10 @@ def _rows(runs: Runs, board: dict[str, dict[Any, int]], arm: str, k: int, metric
          f"Choosing the problematic texts for {k:,} corrections, instead of random ones, changes"),
     )  # fmt: skip
     for quantity, name, control, does in asked:
-        if name in board and control in board and (found := gain(runs, board, name, control, metric)) is not None:
+        if name not in board or control not in board:
+            continue
+        sizes = train_rows_of_folds(trainings, student, [name, control])
+        if (found := gain(runs, board, name, control, metric, train_sizes=sizes)) is not None:
             yield _row(quantity, f"{does} {found.in_words(metric)}", found, metric)
 
 

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from consenso.compare.estimates import per_training_set
+from consenso.compare.folds import over_folds, ratio_of_folds
 from consenso.compare.metrics import per_item, read_metric
-from consenso.compare.paired import two_way
+from consenso.compare.paired import TwoWay, two_way
 from consenso.compare.rows import arms_in, as_table
 from consenso.compare.runs import Runs, read_runs, without_copies
+from consenso.compare.verdict import counted
 from consenso.labels import LabelSchema
 from consenso.tables import LEARNING_CURVE, with_text_ids
 
@@ -34,23 +37,46 @@ class Curve:
     n: np.ndarray
     """(K,) human labels of each."""
     values: np.ndarray
-    """(K or K + 1, S, items) per-item values of the metric: the curve, then the other arm."""
+    """(K or K + 1, S, items) per-item values of the metric: the curve, then the other arm. Folds that all test the same
+    texts stand for seeds, their seeds averaged."""
+    of_folds: np.ndarray | None = None
+    """(K or K + 1, folds) the metric on each fold's own test texts, mean over seeds; None: folds do not part the texts."""
+    over_sets: bool = False
+    """Whether folds stand for seeds."""
 
     @property
     def seeds(self) -> int:
-        """How many seeds all these arms finished."""
+        """How many seeds all these arms finished (of each fold), or training sets."""
         return int(self.values.shape[1])
+
+    @property
+    def counted(self) -> str:
+        """What the intervals are over: `10 seeds`, `5 folds × 1 seed`, `5 training sets`."""
+        folds = None if self.of_folds is None else self.of_folds.shape[1]
+        return counted(self.seeds, "training set" if self.over_sets else "seed", folds)
 
     @property
     def score(self) -> float:
         """The metric of the other arm."""
-        return float(self.values[len(self.n)].mean())
+        return float(self._every_mean()[len(self.n)])
 
     @property
     def means(self) -> np.ndarray:
         """(K,) the metric of each arm of the curve."""
-        found: np.ndarray = self.values[: len(self.n)].mean(axis=(1, 2))
+        return self._every_mean()[: len(self.n)]
+
+    def _every_mean(self) -> np.ndarray:
+        found: np.ndarray = self.values.mean(axis=(1, 2)) if self.of_folds is None else self.of_folds.mean(axis=1)
         return found
+
+    def result(self, place: int) -> TwoWay:
+        """Return the metric of one arm with the interval that a comparison has on these runs (plain k-fold's ratio)."""
+        values = self.values[place]
+        alike = bool((values == values[0]).all())  # copies of a seed are no replication
+        if self.of_folds is None:
+            return two_way(values[0] if alike else values)
+        d = self.of_folds[place].tolist()
+        return over_folds(d, _plain_ratio(len(d)), S=1 if alike else self.seeds, n=values.shape[1])
 
     def worth(self, draws: int = 1000, seed: int = 0) -> tuple[float, float, float]:
         """Return n* of the other arm and its 95 % interval; 0: fewer than n[0]; inf: more than n[-1].
@@ -60,7 +86,8 @@ class Curve:
         import numpy as np
 
         star = labels_at(isotonic(self.means)[None], self.n, np.array([self.score]))[0]
-        drawn = drawn_means(self.values, draws, seed)
+        folds = self.of_folds
+        drawn = drawn_means(self.values, draws, seed) if folds is None else drawn_over_folds(folds, draws, seed)
         found = labels_at(isotonic(drawn[:, : len(self.n)]), self.n, drawn[:, len(self.n)])
         low, high = np.quantile(found, [0.025, 0.975], method="inverted_cdf")  # no arithmetic on infinity
         return float(star), float(low), float(high)
@@ -77,15 +104,15 @@ def learning_curve(
     """Return the LEARNING_CURVE table: the metric of `gold@n` and `gold` by number of human labels, per student.
 
     `arms`: ARMS, from which the number of labels of `gold` is counted (distinct train and dev texts with human labels;
-    the mean over folds); without it `gold` is no part of the curve. `low` and `high`: the two-way 95 % interval over
-    seeds and items (null with one seed). `fitted`: isotonic regression in n. Runs as they were, on the seeds and test
-    texts that all arms of the curve have. Raises `ConfigError` for an unknown metric, `DataError` for a wrong table.
+    the mean over folds); without it `gold` is no part of the curve. `low` and `high`: the 95 % interval as in
+    `compare_arms`, over seeds and items (null with one seed) or over folds with test texts of their own. `fitted`:
+    isotonic regression in n. Runs as they were, on the seeds and test texts that all arms of the curve have. Raises
+    `ConfigError` for an unknown metric, `DataError` for a wrong table.
     """
     rows: list[dict[str, Any]] = []
     for student, curve in curves(predictions, gold, arms=arms, metric=metric, schema=schema):
-        for name, n, values, fitted in zip(curve.names, curve.n, curve.values, isotonic(curve.means)):
-            alike = bool((values == values[0]).all())
-            result = two_way(values[0] if alike else values)  # copies of a seed are no replication
+        for place, (name, n, fitted) in enumerate(zip(curve.names, curve.n, isotonic(curve.means))):
+            result = curve.result(place)
             rows.append({
                 "student": student, "n": n, "arm": name, "mean": result.difference, "low": result.low,
                 "high": result.high, "fitted": fitted, "S": result.S,
@@ -152,13 +179,28 @@ def _curve(
     if not seeds:
         return None
     codes = runs.codes[[[board[name][seed] for seed in seeds] for name in names]]  # (arms, S, items)
-    codes = codes[:, without_copies(codes)]
-    items = (codes >= 0).all(axis=(0, 1))
+    kept = without_copies(codes)
+    codes, seeds = codes[:, kept], [seeds[place] for place in kept]
+    items = np.asarray((codes >= 0).all(axis=(0, 1)))
     if not items.any():
         return None
+    parts = (
+        []
+        if runs.folds is None
+        else [np.flatnonzero(items & np.equal(runs.folds, fold)) for fold in np.unique(runs.folds[items])]
+    )
+    values = np.array([per_training_set(arm, seeds) for arm in _values(codes, runs.gold, items, metric)])
+    means = [_values(codes, runs.gold, part, metric).mean(axis=(1, 2)) for part in parts] if len(parts) > 1 else []
+    return Curve(
+        tuple(sizes), np.array(list(sizes.values())), values, np.array(means).T if means else None,
+        over_sets=isinstance(seeds[0], tuple),
+    )  # fmt: skip
+
+
+def _values(codes: np.ndarray, gold: np.ndarray, items: np.ndarray, metric: str) -> np.ndarray:
+    """Per-item values (A, S, items) of codes (A, S, n) on some of the test texts (a mask, or places)."""
     A, S = codes.shape[:2]
-    values = per_item(codes[:, :, items].reshape(A * S, -1), runs.gold[items], metric).reshape(A, S, -1)
-    return Curve(tuple(sizes), np.array(list(sizes.values())), values)
+    return per_item(codes[:, :, items].reshape(A * S, -1), gold[items], metric).reshape(A, S, -1)
 
 
 def drawn_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -183,6 +225,27 @@ def drawn_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
             of_seeds = rng.normal(size=(draws, A)) @ _root(_seed_products(values, means, items) / (S * n)).T
             drawn += of_seeds * np.sqrt((S - 1) / rng.chisquare(S - 1, size=(draws, 1)))
     return drawn
+
+
+def drawn_over_folds(means: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Return the means (A, k) of several arms over k folds as other folds might give them: (draws, A).
+
+    Multivariate t with k − 1 degrees of freedom and Nadeau and Bengio's covariance, (1/k + 1/(k − 1)) times that of the
+    folds: for one difference it gives their interval (2003).
+    """
+    import numpy as np
+
+    A, k = means.shape
+    rng = np.random.default_rng([seed, k])
+    covariance = np.atleast_2d(np.cov(means)) * (1 / k + _plain_ratio(k))
+    drawn = rng.normal(size=(draws, A)) @ _root(covariance).T * np.sqrt((k - 1) / rng.chisquare(k - 1, size=(draws, 1)))
+    found: np.ndarray = means.mean(axis=1) + drawn
+    return found
+
+
+def _plain_ratio(k: int) -> float:
+    """n_test/n_train of plain k-fold, for all arms: how far training sets overlap, not how much of them an arm uses."""
+    return ratio_of_folds(dict.fromkeys(range(k), 1), {})
 
 
 def _seed_products(values: np.ndarray, means: np.ndarray, items: np.ndarray) -> np.ndarray:

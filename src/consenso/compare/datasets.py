@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from consenso.compare.contrasts import Contrast, read_contrast
 from consenso.compare.metrics import METRIC_NAMES
 from consenso.compare.paired import TwoWay, holm, t_interval, unknown_result
+from consenso.compare.promises import base_student
 from consenso.compare.verdict import INVALID, NO_VERDICT, UNSTABLE_RECIPE, judge, percent, points, signed
 from consenso.errors import ConfigError, DataError
 from consenso.tables import COMPARISON, check
@@ -80,7 +81,8 @@ def combine_datasets(
     """Return one row per data set and student, and with three or more usable ones their random-effects mean.
 
     `comparisons`: COMPARISON tables, by data set name or in a list (then their `dataset` column names them). Without
-    `contrast` each table's primary row is taken. Columns: those of COMPARISON that matter (dataset, student, contrast,
+    `contrast` each table's primary row is taken. `student`: this one alone, which may be a declared variation such as
+    `frozen (gold dev)`; without it variations are left aside. Columns: those of COMPARISON that matter (dataset, student, contrast,
     metric, difference, se, df, low, high, low90, high90, p, p_holm, margin, alpha, verdict, sentence, S, n), and on the
     row `mean of data sets` also k, tau, predict_low and predict_high (where a further data set's difference is
     expected). p_holm adjusts over the data sets; BETTER and WORSE need it. Items are never pooled, and a data set
@@ -119,8 +121,8 @@ def _named(comparisons: Mapping[str, pd.DataFrame] | Iterable[pd.DataFrame]) -> 
 def _chosen(name: str, frame: pd.DataFrame, contrast: Any, metric: str | None, student: str | None) -> pd.DataFrame:
     frame = check(frame, COMPARISON)
     rows = frame[(frame["scope"] == "all") & (frame["attempt"] == "as_run")]
-    if student is not None:
-        rows = rows[rows["student"] == student]
+    asked = rows["student"].map(base_student) if student is None else student
+    rows = rows[rows["student"] == asked]
     headline = rows[rows["is_primary"].astype(bool)]
     if contrast is None and metric is None:
         rows = headline

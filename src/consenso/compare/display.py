@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from consenso.compare.metrics import METRIC_NAMES
 from consenso.compare.verdict import counted, percent, signed
+from consenso.errors import DataError
 from consenso.tables import COMPARISON, check
 
 if TYPE_CHECKING:
@@ -75,7 +76,15 @@ def show_verdict(comparison: pd.DataFrame) -> Shown:
     """Return a view of a COMPARISON table: each student's answer, and its contrasts with intervals in points.
 
     The table keeps to the primary metric, all test texts, and runs as they were; rows of a second analysis say rescue.
+    Raises `DataError` for anything but such a table.
     """
+    import pandas as pd
+
+    if not isinstance(comparison, pd.DataFrame):
+        raise DataError(
+            "show_verdict takes the table that compare_arms returns (or a run folder's table comparison); found "
+            f"{type(comparison).__name__}"
+        )
     frame = check(comparison, COMPARISON)
     first = frame[frame["is_primary"].astype(bool)]
     answers = tuple(
@@ -99,7 +108,7 @@ def _cells(row: pd.Series) -> tuple[str, ...]:
     p = row["p"] if _missing(row["p_holm"]) else row["p_holm"]
     seen = "" if _missing(p) else "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
     k = None if _missing(row["k"]) else int(row["k"])
-    size = f"{counted(int(row['S']), 'seed' if row['replication'] != 'bootstrap' else 'bootstrap', k)}, {int(row['n']):,} texts"
+    size = f"{counted(int(row['S']), row['replication'], k)}, {int(row['n']):,} texts"
     return (
         str(row["contrast"]), "" if _missing(row["difference"]) else signed(row["difference"]),
         _interval(row["low"], row["high"]), _interval(row["low90"], row["high90"]), seen, str(row["verdict"]),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.compare.arm_rows import ArmRows, read_rows
 from consenso.compare.contrasts import FLOORS, Contrast, choose_contrasts
-from consenso.compare.folds import FOLDS_FOR_ONE_SEED, nadeau_bengio
-from consenso.compare.metrics import per_item
-from consenso.compare.paired import TwoWay, two_way
+from consenso.compare.estimates import estimate
+from consenso.compare.folds import train_rows_of_folds
+from consenso.compare.paired import TwoWay
 from consenso.compare.promises import base_student
 from consenso.compare.runs import Pair, Runs, Seed, pair_arms
 from consenso.labels import LabelSchema
@@ -149,18 +149,12 @@ class Evidence:
         )
 
     def difference(self, student: str, arm: str, control: str) -> TwoWay | None:
-        """Return the two-way result of arm minus control in the primary metric; None where they share no seed.
-
-        One seed in several folds: the result over folds.
-        """
+        """Return arm minus control in the primary metric, with the comparison's interval; None where they share no seed."""
         pair = self.pair(student, arm, control)
         if not pair.seeds or not len(pair.gold):
             return None
-        D = per_item(pair.arm, pair.gold, self.metric) - per_item(pair.control, pair.gold, self.metric)
-        if len(pair.seeds) == 1 and len(parts := pair.parts()) >= FOLDS_FOR_ONE_SEED:
-            folds = [float(D[:, part].mean()) for part in parts.values()]
-            return nadeau_bengio(folds, 1 / (len(folds) - 1), n=len(pair.gold))
-        return two_way(D)
+        sizes = train_rows_of_folds(self.trainings, student, [arm, control])
+        return estimate(pair, self.metric, train_sizes=sizes).result
 
     def better_floor(self, student: str, arm: str) -> tuple[str, TwoWay] | None:
         """Return the floor that comes closest to the arm, and arm minus that floor; None where there is no floor."""

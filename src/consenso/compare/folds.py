@@ -33,6 +33,13 @@ def nadeau_bengio(differences: Sequence[float], ratio: float, *, S: int = 1, n: 
     return TwoWay(**{name: float(values[0]) for name, values in found.items()}, **unknown, S=S, n=n, k=k)
 
 
+def over_folds(differences: Sequence[float], ratio: float, *, S: int, n: int, alpha: float = 0.05) -> TwoWay:
+    """Return the interval over folds of S seeds each; unknown where one seed stands in fewer than five folds."""
+    found = nadeau_bengio(differences, ratio, S=S, n=n, alpha=alpha)
+    few = S == 1 and len(differences) < FOLDS_FOR_ONE_SEED
+    return unknown_result(S, n, found.difference) if few else found
+
+
 def train_rows_of_folds(trainings: pd.DataFrame | None, student: str, arms: Sequence[str]) -> dict[int, float]:
     """Return fold → training rows: of the arm that had fewest, which makes the interval the widest."""
     if trainings is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.costs import money, spent
+from consenso.compare.folds import train_rows_of_folds
 from consenso.compare.gains import gain
 from consenso.compare.metrics import METRIC_NAMES
 from consenso.compare.rows import arms_in, as_table
@@ -31,14 +32,16 @@ def cost_frontier(
     metric: str = "macro_f1",
     schema: LabelSchema | None = None,
     folds: pd.DataFrame | None = None,
+    trainings: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the FRONTIER table: cost per text and score of every arm of `annotators_of`, per student.
 
     `annotators_of`: arm → its annotators, such as `single:a`, `panel:3`, `consensus`; arms that were not trained are
     left out. `cost`: mean over texts (with `folds`: FOLDS, train and dev texts) of the summed costs of these
-    annotators' VOTES; null where one is unknown. `difference`: to `control`, with the two-way 95 % interval; null
-    without that arm. `is_on_frontier`: no arm of the student is as cheap and as good, and cheaper or better; False
-    where the cost is unknown. Raises `DataError` for a wrong table.
+    annotators' VOTES; null where one is unknown. `difference`: to `control`, with the 95 % interval of `compare_arms`
+    (`trainings`: TRAININGS, for the folds' training texts); null without that arm. `is_on_frontier`: no arm of the
+    student is as cheap and as good, and cheaper or better; False where the cost is unknown. Raises `DataError` for a
+    wrong table.
     """
     known = [name for name in arms_in(predictions) if name in annotators_of]
     if not known:
@@ -50,7 +53,8 @@ def cost_frontier(
         board, mine = runs.arms(student), []
         for name in sorted(set(known) & set(board)):
             against = control if control in board else name
-            if (found := gain(runs, board, name, against, metric)) is None:
+            sizes = train_rows_of_folds(trainings, student, [name, against])
+            if (found := gain(runs, board, name, against, metric, train_sizes=sizes)) is None:
                 continue
             differs = against == control
             result = found.result

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from consenso.compare.contrasts import FLOORS, Contrast
-from consenso.compare.metrics import METRIC_NAMES, per_item
-from consenso.compare.paired import TwoWay, two_way
+from consenso.compare.estimates import estimate
+from consenso.compare.metrics import METRIC_NAMES
+from consenso.compare.paired import TwoWay
 from consenso.compare.runs import Runs, pair_arms
-from consenso.compare.verdict import signed
+from consenso.compare.verdict import Replication, counted, signed
 
 
 @dataclass(frozen=True)
@@ -23,27 +25,37 @@ class Gain:
     """Metric of the control."""
     result: TwoWay
     """The difference, as a share."""
+    replication: Replication = "seed"
+    """What the interval is over."""
 
     def in_words(self, metric: str) -> str:
         """Return `macro-F1 by +1.2 pp (95 % interval −0.3 to +2.7 pp; 10 seeds, 2,000 test texts)`."""
         found = self.result
-        seeds = "1 seed" if found.S == 1 else f"{found.S} seeds"
-        size = f"{seeds}, {found.n:,} test texts"
+        size = f"{counted(found.S, self.replication, found.k)}, {found.n:,} test texts"
         interval = f"95 % interval {signed(found.low)} to {signed(found.high)} pp"
         if math.isnan(found.low):
             interval = "no interval"
         return f"{METRIC_NAMES.get(metric, metric)} by {signed(found.difference)} pp ({interval}; {size})"
 
 
-def gain(runs: Runs, board: dict[str, dict[Any, int]], arm: str, control: str, metric: str) -> Gain | None:
-    """Return what `arm` gains over `control`, None where they share no seed or no test text."""
+def gain(
+    runs: Runs,
+    board: dict[str, dict[Any, int]],
+    arm: str,
+    control: str,
+    metric: str,
+    *,
+    train_sizes: Mapping[int, float] | None = None,
+) -> Gain | None:
+    """Return what `arm` gains over `control`, None where they share no seed or no test text.
+
+    The interval is that of the comparison; `train_sizes`: fold → training texts, where known.
+    """
     pair = pair_arms(runs, board, Contrast(arm, control))
     if not pair.seeds or not len(pair.gold):
         return None
-    B, A = per_item(pair.arm, pair.gold, metric), per_item(pair.control, pair.gold, metric)
-    D = B - A
-    result = two_way(D.mean(axis=0) if pair.same_in_all_seeds else D)  # copies of a seed are no replication
-    return Gain(float(B.mean()), float(A.mean()), result)
+    found = estimate(pair, metric, train_sizes=train_sizes)
+    return Gain(found.arm_mean, found.control_mean, found.result, found.replication)
 
 
 def floor_gain(runs: Runs, board: dict[str, dict[Any, int]], arm: str, metric: str) -> Gain | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ NOT_ARMS = frozenset({"text_id", "gold", "text", "fold", "split", "group", "seed
 """Columns of a wide file that are no arm."""
 _NAMED = re.compile(r"(?P<arm>.+?)[ _.\-]*seed[ _.\-]*(?P<seed>\d+)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<arm>.+?)[ _\-](?P<seed>\d+)")
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 _SEED = re.compile(r"(?:seed)?[ _.\-]*(?P<seed>\d+)", re.IGNORECASE)
 
 
@@ -30,16 +31,19 @@ def read_predictions(
     gold: str | Path | pd.Series | pd.DataFrame | None = None,
     *,
     columns: Mapping[str, str | Sequence[str]] | None = None,
+    arms: Collection[str] = (),
     base: Path | None = None,
 ) -> tuple[pd.DataFrame, pd.Series]:
     """Return predictions (PREDICTIONS) and gold (a Series by text_id), ready for `compare_arms`.
 
     `source` is one of: a table (CSV, TSV, Parquet, JSON, also .gz, or a frame) with arm, seed, text_id and predicted,
     perhaps fold and student; a wide table with text_id and one column per arm or per arm and seed (`consensus_seed1`,
-    `consensus-1`, `consensus`), or those that `columns` names ({arm: column}, or {arm: [one column per seed]}); a
-    folder with a file per arm and seed (`consensus_seed1.csv`, `consensus-1.csv`, `consensus/seed1.csv`) that holds
-    text_id and predicted. `gold`: a file or frame with text_id and gold, or a Series; without it the column `gold` of
-    the predictions, or `gold.csv` of the folder. Rows are joined by text_id, never by their order.
+    `consensus-1` beside `consensus-2`, `consensus`), or those that `columns` names ({arm: column}, or {arm: [one column
+    per seed]}); a folder with a file per arm and seed (`consensus_seed1.csv`, `consensus-1.csv`, `consensus/seed1.csv`)
+    that holds text_id and predicted. `arms`: columns of a wide table that are arms as they stand, so that `gpt-4` is no
+    seed 4. `gold`: a column of the predictions, a file or frame with text_id and gold, or a Series; without it the
+    column `gold` of the predictions, or `gold.csv` of the folder. Rows are joined by text_id, never by their order.
+    Labels `1.0` and `1` are the same where all predicted labels have gold then.
 
     Raises `DataError` for a missing column, an empty or repeated prediction, an arm without the seeds or texts of the
     others; `JoinError` where predictions and gold share no text.
@@ -53,9 +57,13 @@ def read_predictions(
         gold = inside[0] if gold is None and inside and "gold" not in frame.columns else gold
     else:
         frame, where = _table(source, base, "predictions")
-        frame = _long(frame, columns, where)
+    if isinstance(gold, str) and gold in frame.columns:
+        frame = frame.drop(columns=[] if gold == "gold" else "gold", errors="ignore").rename(columns={gold: "gold"})
+        gold = None
     truth = _gold(frame, gold, base, where)
-    predictions = _checked(frame, where)
+    if folder is None or not folder.is_dir():
+        frame = _long(frame, columns, where, labels=frozenset(truth.map(_bare)), arms=arms)
+    predictions, truth = _alike(_checked(frame, where), truth)
     _refuse_strangers(predictions, truth, where)
     runs = predictions[["arm", "fold", "seed"]].drop_duplicates()
     logger.info("read %d trainings of %d arms from %s", len(runs), runs["arm"].nunique(), where)
@@ -70,7 +78,8 @@ def _table(source: Any, base: Path | None, what: str) -> tuple[pd.DataFrame, str
         return source.copy(deep=False), what
     path = find_path(source, base)
     if path is None or path.is_dir():
-        raise DataError(f"{what}: there is no file {str(source)!r}; give the path of a CSV or Parquet file")
+        no_column = "no such column in the predictions, and " if what == "gold" else ""
+        raise DataError(f"{what}: {no_column}there is no file {str(source)!r}; give the path of a CSV or Parquet file")
     frame = read_file(path).frame
     frame.columns = [str(name).strip() for name in frame.columns]
     return frame, str(source)
@@ -105,7 +114,14 @@ def _arm_and_seed(path: Path, name: str) -> tuple[str, int]:
     )
 
 
-def _long(frame: pd.DataFrame, columns: Mapping[str, str | Sequence[str]] | None, where: str) -> pd.DataFrame:
+def _long(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str | Sequence[str]] | None,
+    where: str,
+    *,
+    labels: Collection[str],
+    arms: Collection[str],
+) -> pd.DataFrame:
     """One row per arm, seed and text."""
     import pandas as pd
 
@@ -118,7 +134,7 @@ def _long(frame: pd.DataFrame, columns: Mapping[str, str | Sequence[str]] | None
         _need(frame, ("arm", "seed", "predicted"), where)
         return frame
     _refuse_repeated(frame, ["text_id"], where)
-    named = _wide_columns(frame, where) if columns is None else _given_columns(frame, columns, where)
+    named = _wide_columns(frame, labels, arms, where) if columns is None else _given_columns(frame, columns, where)
     beside = [name for name in ("text_id", "fold", "gold") if name in frame.columns]
     parts = [
         frame[beside].assign(arm=arm, seed=seed, predicted=frame[column].to_numpy()) for arm, seed, column in named
@@ -126,17 +142,36 @@ def _long(frame: pd.DataFrame, columns: Mapping[str, str | Sequence[str]] | None
     return pd.concat(parts, ignore_index=True)
 
 
-def _wide_columns(frame: pd.DataFrame, where: str) -> list[tuple[str, int, str]]:
+def _wide_columns(
+    frame: pd.DataFrame, labels: Collection[str], arms: Collection[str], where: str
+) -> list[tuple[str, int, str]]:
     """(arm, seed, column); a column without a seed in its name is seed 1, one that holds no gold label is no arm."""
-    found = []
-    labels = set(_texts(frame["gold"]).dropna()) if "gold" in frame.columns else set()
-    for column in map(str, frame.columns):
-        if column not in NOT_ARMS and (not labels or labels & set(_texts(frame[column]).dropna())):
-            read = _NAMED.fullmatch(column) or _NUMBERED.fullmatch(column)
-            found.append((read["arm"], int(read["seed"]), column) if read else (column, 1, column))
-    if not found:
-        raise DataError(f"{where}: no column of predictions; found {list(frame.columns)}")
-    return found
+    named = [
+        column for column in map(str, frame.columns)
+        if column in arms or (column not in NOT_ARMS and any(_bare(v) in labels for v in _texts(frame[column]).dropna().unique()))
+    ]  # fmt: skip
+    if left := [column for column in map(str, frame.columns) if column not in {*named, "text_id", "gold", "fold"}]:
+        logger.info("%s: column(s) taken for no arm: %s", where, ", ".join(left))
+    if not named:
+        raise DataError(f"{where}: no column of predictions (with labels that gold has); found {list(frame.columns)}")
+    numbered = [found["arm"] for column in named if column not in arms and (found := _numbered(column))]
+    return [_arm_of_column(column, arms, numbered) for column in named]
+
+
+def _numbered(column: str) -> re.Match[str] | None:
+    return None if _NAMED.fullmatch(column) else _NUMBERED.fullmatch(column)
+
+
+def _arm_of_column(column: str, arms: Collection[str], numbered: Sequence[str]) -> tuple[str, int, str]:
+    """A bare number at the end is a seed where several columns share what stands before it, or `arms` names that."""
+    if column in arms:
+        return column, 1, column
+    if read := _NAMED.fullmatch(column):
+        return read["arm"], int(read["seed"]), column
+    read = _NUMBERED.fullmatch(column)
+    if read and (read["arm"] in arms or numbered.count(read["arm"]) > 1):
+        return read["arm"], int(read["seed"]), column
+    return column, 1, column
 
 
 def _given_columns(
@@ -154,7 +189,7 @@ def _gold(frame: pd.DataFrame, gold: Any, base: Path | None, where: str) -> pd.S
     import pandas as pd
 
     if gold is None and "gold" not in frame.columns:
-        raise DataError(f"{where}: no column 'gold'; give gold=… (a file with text_id and gold)")
+        raise DataError(f"{where}: no column 'gold'; give gold=… or --gold (a column, or a file with text_id and gold)")
     if isinstance(gold, pd.Series):
         gold = gold.rename("gold").rename_axis("text_id").reset_index()
     table, named = (frame, where) if gold is None else _table(gold, base, "gold")
@@ -189,6 +224,20 @@ def _checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     keys = [name for name in PREDICTIONS.key if name in frame.columns]
     _refuse_repeated(frame, keys, where)
     return check(frame.drop(columns="gold", errors="ignore"), PREDICTIONS)
+
+
+def _alike(predictions: pd.DataFrame, gold: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Both without a trailing .0 where predicted labels lack gold as they stand and all have it then."""
+    predicted = set(predictions["predicted"])
+    if predicted <= set(gold) or not set(map(_bare, predicted)) <= set(map(_bare, gold)):
+        return predictions, gold
+    logger.info("labels with and without a trailing .0 are taken as the same, such as '1.0' and '1'")
+    return predictions.assign(predicted=predictions["predicted"].map(_bare)), gold.map(_bare)
+
+
+def _bare(label: str) -> str:
+    found = _WHOLE.fullmatch(label)
+    return found[1] if found else label
 
 
 def _refuse_strangers(predictions: pd.DataFrame, gold: pd.Series, where: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.evidence import Evidence, Finding
+from consenso.compare.promises import may_collapse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,10 @@ def _rescue(evidence: Evidence, student: str, trainings: pd.DataFrame) -> Findin
     if runs["rescue"].empty:
         return Finding("not_checked", "no collapsed seed was replaced", scope=student)
     replaced = sorted({int(seed) for seed in runs["rescue"]["seed"]})
-    figures: dict[str, Any] = {"replaced": replaced}
+    counted = [arm for arm in evidence.reported(student) if not may_collapse(arm)]
+    again = runs["rescue"][runs["rescue"]["arm"].isin(counted)]
+    collapsed = int((again["status"] == "collapsed").sum())
+    figures: dict[str, Any] = {"replaced": replaced, "runs": len(again), "collapsed": collapsed}
     problems = {
         problem: evidence.concerned(student, [arm])
         for arm in evidence.reported(student) for problem in _problems(arm, runs["as_run"], runs["rescue"])
@@ -34,6 +38,9 @@ def _rescue(evidence: Evidence, student: str, trainings: pd.DataFrame) -> Findin
         figures |= {"contrasts": concerned, "attempt": "rescue"}
         return Finding("failed", f"{'; '.join(problems)}: the second analysis says nothing", figures, student)
     said = f"seed(s) {', '.join(map(str, replaced))} were replaced in every arm; the first analysis is as run"
+    if collapsed:
+        said = f"{collapsed} of {len(again)} replacement runs collapsed too; {said}"
+        return Finding("warned", said, figures, student)
     return Finding("passed", said, figures, student)
 
 

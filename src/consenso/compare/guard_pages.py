@@ -26,7 +26,8 @@ PAGES = {
         "Whether the arms of a contrast differ in their labels alone: the same test texts, seeds and folds; where names "
         "promise it, the same training and dev texts; labels of the source the name promises, each belonging to its text "
         "id; one label map in all arms; in the primary contrast the same train texts, whatever its arms are called; "
-        "no text whose gold helped to make the labels.",
+        "no text whose gold helped to make the labels; as many optimiser steps. A primary total or coverage effect, whose "
+        "arms hold unlike texts on purpose, is a warning.",
         "Train all arms in one `consenso run`; with your own predictions, give every arm the same seeds and texts.",
     ),
     "collapse": Page(
@@ -37,7 +38,8 @@ PAGES = {
     ),
     "rescue": Page(
         "The second analysis, in which collapsed seeds are replaced: in all arms of that seed, by a seed that no other "
-        "run used, and beside the runs as they were. The first analysis, as run, remains the verdict.",
+        "run used, and beside the runs as they were. The first analysis, as run, remains the verdict. Replacements that "
+        "collapsed too are counted, and are a warning.",
         "Let `consenso run` do the replacing; do not pick seeds by hand.",
     ),
     "gold beats the floor": Page(
@@ -52,7 +54,9 @@ PAGES = {
     ),
     "negative control": Page(
         "The arm permuted, trained on shuffled labels: its metric may not lie above the 97.5 % point of the same "
-        "predictions scored against shuffled test gold. If it does, something else than labels teaches the student.",
+        "predictions scored against shuffled test gold and at the same time exceed chance over the shuffles of the training "
+        "labels (one-sided t over seeds, 97.5 %; under three seeds: a warning). If it does, something else than labels "
+        "teaches the student. Not checked where gold dev labels are declared.",
         "Look for the leak: test texts in train, gold that chose a state, a join by row order.",
     ),
     "seeds differ": Page(

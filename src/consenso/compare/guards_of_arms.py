@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consenso.compare.arm_labels import wrong_labels
 from consenso.compare.arm_rows import ArmRows
 from consenso.compare.contrasts import FLOORS, Contrast
 from consenso.compare.devscores import unlike_dev_scores
 from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
-from consenso.compare.promises import SAME_SIZE, given_in, kind_of, promise_of
+from consenso.compare.promises import SAME_SIZE, base_student, given_in, kind_of, promise_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COVERAGE_EFFECTS = {
+    "total effect": "which mixes labels and coverage",
+    "coverage effect": "which is that of coverage and not of labels",
+}
+"""Effects of contrasts whose arms hold unlike texts on purpose, and what that makes of a verdict on labels."""
 
 
 def alignment(evidence: Evidence) -> list[Finding]:
@@ -26,6 +35,7 @@ def _alignment(evidence: Evidence, student: str) -> Finding:
         *_training_problems(evidence, student),
         *_test_problems(evidence, student),
         *_label_problems(evidence, student),
+        *_step_problems(evidence, student),
     ]:
         problems.setdefault(problem, []).append(name)
     figures: dict[str, Any] = {"n": len(evidence.runs.items), "without_gold": evidence.runs.without_gold}
@@ -36,6 +46,8 @@ def _alignment(evidence: Evidence, student: str) -> Finding:
     if evidence.arms is None:
         said = "test texts, seeds and labels agree; the training texts are not known (no arms table)"
         return Finding("not_checked", said, figures, student)
+    if said := _mixes_coverage(evidence, student, figures):
+        return Finding("warned", said, figures, student)
     said = "arms share test texts, seeds, label names and, where labels alone differ, training texts"
     return Finding("passed", said, figures, student)
 
@@ -99,6 +111,59 @@ def _label_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str
             if strange:
                 known = list(runs.names[: runs.known])
                 yield contrast.name, f"{arm} gives label(s) {sorted(strange)[:5]} that are not among {known[:8]}"
+
+
+def _step_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:
+    """(contrast, problem) of optimiser steps: more of them teach more. Declared variations may differ.
+
+    Solvers of linear heads stop where they converge, so only runs that counted tokens are looked at; runs that failed,
+    collapsed or were stopped by the watch have reasons of their own.
+    """
+    if student != base_student(student):
+        return
+    steps = _steps_taken(evidence.trainings, student)
+    for contrast in evidence.chosen(student)[0]:
+        one, other = (steps.get(name, {}) for name in contrast.arms)
+        unlike = [run for run in sorted(one.keys() & other.keys()) if one[run] != other[run]]
+        if unlike:
+            (fold, seed), both = unlike[0], f"{contrast.arm} and {contrast.control}"
+            yield (
+                contrast.name,
+                (
+                    f"{both} took unlike numbers of optimiser steps in {len(unlike)} fold(s) and seed(s), for example "
+                    f"{one[unlike[0]]} and {other[unlike[0]]} in fold {fold}, seed {seed}; train both for as many"
+                ),
+            )
+
+
+def _steps_taken(trainings: pd.DataFrame | None, student: str) -> dict[str, dict[tuple[int, int], int]]:
+    """Arm → (fold, seed) → optimiser steps of the as-run trainings that went to their end."""
+    if trainings is None or not {"steps", "real_tokens"} <= set(trainings.columns):
+        return {}
+    chosen = (trainings["student"] == student) & (trainings["attempt"] == "as_run") & (trainings["status"] == "ok")
+    chosen &= trainings["real_tokens"].notna() & trainings["steps"].notna()
+    if "stopped_at" in trainings.columns:
+        chosen &= trainings["stopped_at"].isna()
+    found: dict[str, dict[tuple[int, int], int]] = {}
+    ended = trainings[chosen]
+    for arm, fold, seed, steps in zip(ended["arm"], ended["fold"], ended["seed"], ended["steps"]):
+        found.setdefault(str(arm), {})[int(fold), int(seed)] = int(steps)
+    return found
+
+
+def _mixes_coverage(evidence: Evidence, student: str, figures: dict[str, Any]) -> str:
+    """What is to be said of a primary contrast whose arms train on unlike texts because of coverage; '' of any other."""
+    import numpy as np
+
+    primary, rows = evidence.chosen(student)[1], evidence.arms_of(student)
+    if primary is None or rows is None or primary.effect not in COVERAGE_EFFECTS:
+        return ""
+    texts = [np.unique(rows.texts_held(name, train=True)[0] % len(rows.ids)) for name in primary.arms]
+    if np.array_equal(texts[0], texts[1]):
+        return ""
+    figures["train_texts"] = {name: len(held) for name, held in zip(primary.arms, texts)}
+    counts = " and ".join(f"{len(held)} ({name})" for name, held in zip(primary.arms, texts))
+    return f"the primary contrast is the {primary.effect}, {COVERAGE_EFFECTS[primary.effect]}: {counts} train texts"
 
 
 def _training_problems(evidence: Evidence, student: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from consenso.errors import ConfigError, nearest
+from consenso.errors import ConfigError, ConsensoError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,27 +113,39 @@ def _imported(name: str) -> Metric:
     module, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything
         raise ConfigError(
-            f"metric {name!r} cannot be imported ({error}); give 'module:function' of a module on the Python path"
+            f"metric {name!r} cannot be imported ({_said(error)}); give 'module:function' of a module on the Python path"
         ) from None
     if not callable(found):
         raise ConfigError(f"metric {name!r} is no function but {type(found).__name__}; name a function")
     return found  # type: ignore[no-any-return]
 
 
+def _said(error: Exception) -> str:
+    """An error of the user's code on one line: its type and message."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+
+
 def per_item(predicted: np.ndarray, gold: np.ndarray, metric: str) -> np.ndarray:
     """Return the per-item values (S, n) of a metric from label codes 0 … C−1; the mean over items is the metric.
 
-    Raises `ConfigError` for an unknown metric, or one of the user's own whose values do not fit.
+    Raises `ConfigError` for an unknown metric, or one of the user's own that raises or whose values do not fit.
     """
     import numpy as np
 
     function = read_metric(metric)
-    values = function(predicted, gold)
     if function in _BUILTIN:
-        return values
-    values = np.asarray(values, dtype=float)
+        return function(predicted, gold)
+    try:
+        values = np.asarray(function(predicted, gold), dtype=float)
+    except ConsensoError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"metric {metric!r} failed with {_said(error)}; it is called with predicted codes (S, n) and gold codes "
+            "(n,), and returns values (S, n)"
+        ) from error
     if values.shape != predicted.shape or not np.isfinite(values).all():
         raise ConfigError(
             f"metric {metric!r} must give one finite value per seed and item, shape {predicted.shape}; "

@@ -39,7 +39,7 @@ class TwoWay:
     ms_error: float
     """Mean square of seed × item."""
     S: int
-    """Number of seeds (of each fold where `k` is set)."""
+    """Number of seeds (of each fold where `k` is set), or of training sets where folds share their test texts."""
     n: int
     """Number of test items."""
     k: int | None = None
@@ -48,7 +48,7 @@ class TwoWay:
     @property
     def sd_seed(self) -> float:
         """Standard deviation of the difference over seeds, √max(0, (MSs − MSe)/n)."""
-        return _root((self.ms_seed - self.ms_error) / self.n) if self.S > 1 else math.nan
+        return _root((self.ms_seed - self.ms_error) / self.n) if self.S > 1 and self.n > 0 else math.nan
 
     @property
     def sd_item(self) -> float:

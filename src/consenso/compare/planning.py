@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.compare.needs import MOST_ITEMS, MOST_SEEDS, Components, smallest
@@ -65,8 +66,12 @@ def assumed_components(
     the text's own, the rest is new in every seed. Without `disagreement` it follows from the expected accuracy of the
     students, .62·2a(1 − a), and is .31 without that either. `sd_seed` (as a share) is that of the difference.
     Macro-F1 behaves alike where classes are balanced; rare classes make its components larger.
-    Raises `ConfigError` for a share outside 0 to 1.
+    Raises `ConfigError` for a share outside 0 to 1, and for `accuracy` beside `disagreement`.
     """
+    if accuracy is not None and disagreement is not None:
+        raise ConfigError(
+            f"accuracy ({accuracy:g}) and disagreement ({disagreement:g}) both say how often two arms differ; give one of them"
+        )
     given = {"accuracy": accuracy, "disagreement": disagreement, "persistence": persistence, "sd_seed": sd_seed}
     for name, value in given.items():
         if value is not None and not 0 <= value <= 1:
@@ -76,6 +81,29 @@ def assumed_components(
     if disagreement is None:
         disagreement = DISAGREEMENT if accuracy is None else AGREEMENT_KEPT * 2 * accuracy * (1 - accuracy)
     return Components(sd_seed**2, persistence * disagreement, (1 - persistence) * disagreement)
+
+
+def basis_of(
+    accuracy: float | None = None,
+    disagreement: float | None = None,
+    persistence: float | None = None,
+    sd_seed: float | None = None,
+) -> str:
+    """Return which figures the components of `assumed_components` rest on: those given, and those assumed (None)."""
+    values = assumed_components(
+        accuracy,
+        disagreement,
+        PERSISTENCE if persistence is None else persistence,
+        SD_SEED if sd_seed is None else sd_seed,
+    )
+    differ, every = values.item + values.error, f" from accuracy {_share(accuracy)}" if accuracy is not None else ""
+    parts = [
+        (f"{100 * differ:.0f} % disagreement{every}", accuracy is not None or disagreement is not None),
+        (f"{100 * (PERSISTENCE if persistence is None else persistence):.0f} % of it lasting", persistence is not None),
+        (f"{100 * math.sqrt(values.seed):.2f} pp between seeds", sd_seed is not None),
+    ]
+    given, assumed = (", ".join(text for text, is_given in parts if is_given is wanted) for wanted in (True, False))
+    return "; ".join(f"{word} components: {text}" for word, text in (("given", given), ("assumed", assumed)) if text)
 
 
 def plan_comparison(
@@ -99,15 +127,14 @@ def plan_comparison(
     difference), false_tost (said at a difference of margin), margin, alpha, and the components as sd_seed, sd_item and
     sd_error. Shares throughout: .02 is 2 pp. `components`: those of a pilot (`needs.components` of its two-way result)
     in place of `assumed_components`. The mean squares of `draws` studies are drawn (χ²), so figures are right to about
-    .005. Raises `ConfigError` for fewer than two seeds or test texts.
+    .005. `attrs["measured"]`: whether there were `components`. Raises `ConfigError` for fewer than two seeds or test texts,
+    numbers of them that are not whole, and a margin or alpha outside 0 to .5.
     """
     import pandas as pd
 
     parts = components or assumed_components(accuracy, disagreement, persistence, sd_seed)
-    many_n, many_S = ([value] if isinstance(value, int) else list(value) for value in (n, seeds))
-    for name, values in (("test texts", many_n), ("seeds", many_S)):
-        if not values or min(values) < 2:
-            raise ConfigError(f"a plan needs at least 2 {name}: one alone gives no verdict; found {values}")
+    _check_shares(margin, alpha)
+    many_n, many_S = _numbers("test texts", n), _numbers("seeds", seeds)
     rows = []
     for S in many_S:
         for items in many_n:
@@ -119,7 +146,24 @@ def plan_comparison(
                 "false_tost": found.equivalent(margin, margin), "margin": margin, "alpha": alpha,
                 "sd_seed": math.sqrt(parts.seed), "sd_item": math.sqrt(parts.item), "sd_error": math.sqrt(parts.error),
             })  # fmt: skip
-    return pd.DataFrame(rows)
+    plan = pd.DataFrame(rows)
+    plan.attrs["measured"] = components is not None
+    return plan
+
+
+def _numbers(name: str, given: Any) -> list[int]:
+    values = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if odd := [value for value in values if not isinstance(value, Integral) or isinstance(value, bool)]:
+        raise ConfigError(f"the number of {name} must be a whole number, like 10; found {odd[0]!r}")
+    if not values or min(values) < 2:
+        raise ConfigError(f"a plan needs at least 2 {name}: one alone gives no verdict; found {values}")
+    return [int(value) for value in values]
+
+
+def _check_shares(margin: float, alpha: float) -> None:
+    for name, value, like in (("margin", margin, "0.02 is 2 percentage points"), ("alpha", alpha, "0.05 is 5 %")):
+        if not isinstance(value, Real) or not 0 < value < 0.5:
+            raise ConfigError(f"{name} is a share between 0 and 0.5, so that {like}; found {value!r}")
 
 
 def seeds_for(
@@ -132,6 +176,7 @@ def seeds_for(
     alpha: float = 0.05,
 ) -> int | None:
     """Return the smallest S that reaches the goal with the power on n test texts; None: not even 1,000 seeds do."""
+    _check_shares(margin, alpha)
     return smallest(lambda S: _power(parts, S, n, margin=margin, goal=goal, alpha=alpha) >= power, MOST_SEEDS)
 
 
@@ -145,6 +190,7 @@ def texts_for(
     alpha: float = 0.05,
 ) -> int | None:
     """Return the smallest n that reaches the goal with the power and these seeds; None: not even ten million do."""
+    _check_shares(margin, alpha)
     return smallest(lambda n: _power(parts, seeds, n, margin=margin, goal=goal, alpha=alpha) >= power, MOST_ITEMS)
 
 
@@ -156,6 +202,7 @@ def plan_in_words(plan: pd.DataFrame, power: float = 0.8) -> str:
     seen = "is out of reach" if math.isnan(row["detectable"]) else f"of {100 * row['detectable']:.1f} pp is seen"
     more = seeds_for(n, parts, margin=margin, power=power, alpha=alpha)
     texts = texts_for(S, parts, margin=margin, power=power, alpha=alpha)
+    source = "Measured" if plan.attrs.get("measured") else "Assumed"
     if row["tost_power"] >= power:
         needs = "enough"
     else:
@@ -166,7 +213,7 @@ def plan_in_words(plan: pd.DataFrame, power: float = 0.8) -> str:
     return (
         f"With {S} seeds and {n:,} test texts the {percent(1 - alpha)} interval is about {100 * row['width']:.1f} pp wide: "
         f"a true difference {seen} with power .8, one of 1 pp with power {_share(row['power_1pp'])}; if there is none, "
-        f"equivalence within ±{points(margin)} pp is shown with power {_share(row['tost_power'])} ({needs}). Assumed: "
+        f"equivalence within ±{points(margin)} pp is shown with power {_share(row['tost_power'])} ({needs}). {source}: "
         f"the difference varies by {100 * row['sd_seed']:.2f} pp over seeds, its variance is {parts.item:.3f} over texts "
         f"and {parts.error:.2f} from seed to seed on one text."
     )

@@ -74,9 +74,9 @@ def money_saved(account: Account, paid: float, price: float, currency: str) -> R
     return account.row("money_saved", currency, said, saved)
 
 
-def cost_per_point(name: str, account: Account, paid: float, found: Gain, currency: str, *, arm: str) -> Row:
+def cost_per_point(name: str, metric: str, paid: float, found: Gain, currency: str, *, arm: str) -> Row:
     """Return the cost of one percentage point over the better floor; null where the arm is not above it."""
-    result, called = found.result, METRIC_NAMES.get(account.metric, account.metric)
+    result, called = found.result, METRIC_NAMES.get(metric, metric)
     per = [finite(_price(paid, 100 * value)) for value in (result.difference, result.high, result.low)]
     if per[0] is None:
         said = f"The labels of {arm} bring no point of {called} over the floor."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import FLOORS, Contrast
+from consenso.compare.fold_texts import texts_of_folds
 from consenso.errors import DataError, JoinError
 from consenso.labels import LabelSchema
 from consenso.tables import PREDICTIONS, check
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _RUN = ("student", "arm", "fold", "seed", "attempt", "part")
 Seed = Any
-"""A seed, or (fold, seed) where the same test text is predicted in several folds."""
+"""A seed, or (fold, seed) where all folds test the same texts."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,20 @@ class Pair:
         names = [] if self.folds is None else np.unique(self.folds).tolist()
         return {name: np.flatnonzero(self.folds == name) for name in names} if len(names) > 1 else {}
 
+    @property
+    def replications(self) -> int:
+        """How many seeds there are or, where all folds test the same texts, how many folds: sets of training texts."""
+        return len(training_sets(self.seeds) or self.seeds)
+
+
+def training_sets(seeds: Sequence[Seed]) -> dict[int, list[int]]:
+    """Return fold → places of its seeds where seeds are (fold, seed): they share a training set; else nothing."""
+    found: dict[int, list[int]] = {}
+    for place, seed in enumerate(seeds):
+        if isinstance(seed, tuple):
+            found.setdefault(seed[0], []).append(place)
+    return found
+
 
 def gold_labels(gold: pd.Series | pd.DataFrame, schema: LabelSchema | None = None) -> pd.Series:
     """Return gold label names by text id (string), without the texts that have none.
@@ -122,7 +137,8 @@ def read_runs(
 ) -> Runs:
     """Join predictions (PREDICTIONS) of one part with gold by text id.
 
-    Raises `DataError` for a wrong table or a repeated prediction, `JoinError` where the two share no text.
+    Raises `DataError` for a wrong table, a repeated prediction or folds whose test texts overlap in part, `JoinError`
+    where the two share no text.
     """
     import numpy as np
     import pandas as pd
@@ -147,9 +163,9 @@ def read_runs(
         scored = column[text] >= 0
         run, text, label = run[scored], text[scored], label[scored]
     names, known, reading = _label_names(truth.loc[items], predicted, schema)
-    groups, codes = _scatter(trainings, run, column[text], reading[label], len(items))
+    folds, shared = texts_of_folds(trainings["fold"].to_numpy(), run, column[text], len(items))
+    groups, codes = _scatter(trainings, run, column[text], reading[label], len(items), by_fold=shared)
     rows, replaced = _rows(groups)
-    folds = None if "fold" in groups else _folds(trainings, run, column[text], len(items))
     if folds is not None:
         _fill_other_folds(codes, folds, rows, replaced)
     return Runs(
@@ -163,18 +179,6 @@ def read_runs(
         folds=folds,
         replaced=replaced,
     )
-
-
-def _folds(trainings: pd.DataFrame, run: np.ndarray, column: np.ndarray, n: int) -> np.ndarray | None:
-    """The fold of each item, if there are several folds and each item is tested in one of them alone."""
-    import numpy as np
-
-    fold = trainings["fold"].to_numpy()
-    if len(set(fold[np.unique(run)])) < 2:
-        return None
-    found = np.empty(n, dtype=np.int64)
-    found[column] = fold[run]
-    return found if bool((found[column] == fold[run]).all()) else None
 
 
 def _factorise(predictions: pd.DataFrame, name: str) -> tuple[np.ndarray, Any]:
@@ -227,25 +231,24 @@ def _label_names(
 
 
 def _scatter(
-    trainings: pd.DataFrame, run: np.ndarray, column: np.ndarray, label: np.ndarray, n: int
+    trainings: pd.DataFrame, run: np.ndarray, column: np.ndarray, label: np.ndarray, n: int, *, by_fold: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """What each row of the table of codes is (student, attempt, arm, seed and perhaps fold), and the table.
 
-    Folds with different test texts fill one row; where folds share test texts, each fold has its own row.
+    Folds with different test texts fill one row; `by_fold`: they share their test texts, and each has its own row.
     """
     import numpy as np
 
-    for names in (["student", "attempt", "arm", "seed"], ["student", "attempt", "arm", "seed", "fold"]):
-        numbered = trainings.groupby(names, sort=True).ngroup().to_numpy()
-        groups = trainings[names].assign(row=numbered).drop_duplicates("row")
-        codes = np.full((len(groups), n), -1, dtype=np.int32)
-        codes[numbered[run], column] = label
-        repeated = len(run) - np.count_nonzero(codes >= 0)
-        if not repeated:
-            return groups, codes
-    raise DataError(
-        f"predictions: {repeated} repeated row(s); each student, arm, fold, seed and attempt predicts a text once"
-    )
+    names = ["student", "attempt", "arm", "seed", *(["fold"] if by_fold else [])]
+    numbered = trainings.groupby(names, sort=True).ngroup().to_numpy()
+    groups = trainings[names].assign(row=numbered).drop_duplicates("row")
+    codes = np.full((len(groups), n), -1, dtype=np.int32)
+    codes[numbered[run], column] = label
+    if repeated := len(run) - np.count_nonzero(codes >= 0):
+        raise DataError(
+            f"predictions: {repeated} repeated row(s); each student, arm, fold, seed and attempt predicts a text once"
+        )
+    return groups, codes
 
 
 def _rows(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.contrasts import Contrast
-from consenso.compare.measuring import Values, values_of
+from consenso.compare.estimates import Values, values_of
 from consenso.compare.metrics import per_item
 from consenso.compare.paired import exact_mean
 from consenso.compare.questions import Contrasts, Question, ask, runs_of
@@ -70,7 +70,7 @@ def _parts(question: Question, kept: Values) -> Iterator[tuple[int, Any, list[An
         ]
         yield fold, part, [exact_mean(B - A, axis=1) for B, A in sides]
     if not parts:
-        both = [values_of(question, name, kept) for name in names]
+        both = [values_of(pair, name, kept) for name in names]
         yield 0, slice(None), [exact_mean(B - A, axis=1) for B, A in both]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from consenso.compare.needs import Needs, components, fewest_seeds, needed
 from consenso.compare.paired import TwoWay, t_interval, unknown_result
+from consenso.compare.promises import base_student
 from consenso.compare.settings import UntilVerdict
 from consenso.compare.verdict import BETTER, EQUIVALENT, INVALID, UNSTABLE_RECIPE, WORSE, judge, percent
 from consenso.errors import DataError
@@ -53,11 +54,13 @@ def next_seeds(
     margin: float = 0.02,
     alpha: float = 0.05,
     planned: int | None = None,
+    student: str | None = None,
 ) -> Decision:
     """Return whether to train more seeds, and how many in total.
 
     `found`: a two-way result, or COMPARISON (its primary rows; its margin counts, and the student that needs most
-    decides). `planned`: the total that an earlier call decided on; keep it, for the seeds are worked out once.
+    decides, declared variations left aside; `student`: this one alone, which may be a variation). `planned`: the total
+    that an earlier call decided on; keep it, for the seeds are worked out once.
 
     Rule `reestimate`: after the pilot the needed seeds are worked out once, from the variances alone; the difference
     does not enter. As many fresh seeds as the pilot has are trained at least: a verdict on a pilot whose variance
@@ -71,8 +74,11 @@ def next_seeds(
         return _decide(found, settings, margin, alpha, planned)
     rows = check(found, COMPARISON)
     rows = rows[rows["is_primary"].astype(bool)]
+    asked = rows["student"].map(base_student) if student is None else student
+    rows = rows[rows["student"] == asked]
     if not len(rows):
-        raise DataError("the comparison has no primary row to decide by; train both arms of the primary contrast")
+        of = "" if student is None else f" of {student}"
+        raise DataError(f"the comparison has no primary row{of} to decide by; train both arms of the primary contrast")
     decisions = [_decide_row(row, settings, alpha, planned) for row in rows.to_dict("records")]
     return max(decisions, key=lambda decision: (decision.action == "train", decision.seeds))
 
@@ -85,6 +91,8 @@ def _decide_row(row: dict[str, object], settings: UntilVerdict, alpha: float, pl
         return Decision("stop", S, f"{row['verdict']}: more seeds do not mend it")
     if not math.isnan(number["k"]):
         return Decision("stop", S, "the interval is over folds, which more seeds hardly narrow")
+    if row["replication"] == "training set":
+        return Decision("stop", S, "the interval is over training sets, which more seeds in each hardly narrow")
     error = number["sd_error"] ** 2
     squares = {"ms_seed": n * number["sd_seed"] ** 2 + error, "ms_item": S * number["sd_item"] ** 2 + error}
     known = {name: number[name] for name in ("difference", "se", "df")}

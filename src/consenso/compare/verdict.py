@@ -12,8 +12,10 @@ from consenso.compare.metrics import METRIC_NAMES
 from consenso.compare.needs import allowed_variance, needed
 from consenso.compare.paired import TwoWay
 
-Replication = Literal["seed", "bootstrap", "fold"]
-"""What a training stands for: a seed, a bootstrap resample of the training texts, or a fold (and a seed)."""
+Replication = Literal["seed", "bootstrap", "fold", "training set"]
+"""What is repeated: a seed, a bootstrap resample of the training texts, a fold with its own test texts (and a seed), or
+a training set: a fold that shares its test texts with the others, all its seeds together."""
+_UNITS: dict[Replication, str] = {"bootstrap": "resample", "training set": "training set"}
 
 INVALID = "INVALID"
 UNSTABLE_RECIPE = "UNSTABLE RECIPE"
@@ -100,9 +102,7 @@ def _why_no_interval(result: TwoWay, replication: Replication) -> str:
         return "one seed in fewer than 5 folds cannot tell luck from labels; run at least 5 seeds, or 5 folds"
     if result.S > 1:
         return f"{result.n:,} test text(s) give no interval; test on more texts"
-    found = (
-        counted(result.S, replication) if result.S != 1 else ("one seed" if replication == "seed" else "one resample")
-    )
+    found = counted(result.S, replication) if result.S != 1 else f"one {_UNITS.get(replication, 'seed')}"
     return f"{found} cannot tell luck from labels; run at least 5"
 
 
@@ -136,7 +136,7 @@ def needs_in_words(result: TwoWay, margin: float, replication: Replication = "se
     if math.isnan(result.ms_seed):
         return ""
     needs = needed(result, margin, alpha=alpha)
-    unit = "seeds" if replication == "seed" else "resamples"
+    unit = f"{_UNITS.get(replication, 'seed')}s"
     if needs.items_first:
         return f"{opening} {_about(needs.items or needs.items_any)} test texts, not {unit}"
     low, high = needs.seeds_low, needs.seeds_high
@@ -195,10 +195,12 @@ def _filtering(verdict: Verdict, contrast: Contrast) -> str:
 
 
 def counted(S: int, replication: Replication = "seed", k: int | None = None) -> str:
-    """Return `10 seeds`, `10 bootstrap resamples of the training texts`, or `10 folds × 1 seed`."""
+    """Return `10 seeds`, `10 bootstrap resamples of the training texts`, `5 training sets` or `10 folds × 1 seed`."""
     many = "" if S == 1 else "s"
     if replication == "bootstrap":
         return f"{S} bootstrap resample{many} of the training texts"
+    if replication == "training set":
+        return f"{S} training set{many}"
     folds = "" if k is None else f"{k} fold{'' if k == 1 else 's'} × "
     return f"{folds}{S} seed{many}"
 

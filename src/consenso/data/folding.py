@@ -11,6 +11,7 @@ from consenso.data.leakage import find_leaks
 from consenso.data.settings import MOST_FOLDS
 from consenso.data.splitting import DEV, NO_GOLD, TEST, deal, deal_groups, pick, pick_groups, words
 from consenso.errors import ConfigError, DataError
+from consenso.fold_tests import uneven_test_texts
 from consenso.tables import FOLDS, TEXTS, check
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def make_folds(
     them). All draws are stratified by gold and keep groups whole; texts without gold are never tested.
 
     Of two texts in different parts of a fold that repeat each other, the train text goes, else the dev text; a test
-    text never does. A fold without a test text with gold raises `DataError`. Both frames say more in `attrs`:
+    text never does. A fold without a test text with gold raises `DataError`, and so do given folds whose test texts
+    are neither all the same nor all apart. Both frames say more in `attrs`:
     folds["notes"], leaks["pairs"].
     """
     for name, share in (("test_size", test_size), ("dev_size", dev_size)):
@@ -167,11 +169,15 @@ def _given(texts: pd.DataFrame, given: pd.DataFrame, notes: list[str]) -> list[_
                 raise DataError(f"fold {fold} has no {part} texts; every given fold needs train and test")
         _leave_out_bare(texts, plan, "its test texts")
         plans.append(plan)
+    if found := uneven_test_texts({fold: plan.of("test") for fold, plan in enumerate(plans)}):
+        raise DataError(
+            f"folds: {found}; give folds that all test the same texts, or each its own, or run them one at a time"
+        )
     tested = [text_id for plan in plans for text_id in plan.of("test")]
     sizes = sorted(len(plan.of("test")) for plan in plans)
     notes.append(f"{len(plans)} given fold(s): {len(set(tested))} texts are tested, {_span(sizes)} per fold")
-    if again := len(tested) - len(set(tested)):
-        notes.append(f"{again} texts are tested in more than one fold")
+    if len(tested) > len(set(tested)):
+        notes.append("every fold tests the same texts: a fold is one set of training texts")
     if unused := len(texts) - len({text_id for plan in plans for text_id in plan.parts}):
         notes.append(f"{unused} texts are in no fold")
     return plans

@@ -87,7 +87,7 @@ def make_arms(
             copies = _copies(found, seed) if resample else np.ones(len(found.ids), dtype="int64")
             for place, name in enumerate(names):
                 drawn = arm_called(name).draw(found, Draw(name, found.fold, seed, copies, resample))
-                block = _Block(place, seed, found, *_with_dev(found, drawn, dev))
+                block = _Block(place, seed, found, *_with_dev(found, drawn, "own" if name == "permuted" else dev))
                 _check_block(name, block, tables.schema)
                 blocks.append(block)
     frame = _frame(blocks, names, tables.schema)
@@ -143,7 +143,10 @@ def _copies(texts: FoldTexts, seed: int) -> np.ndarray:
 
 
 def _with_dev(texts: FoldTexts, drawn: Drawn, dev: Dev) -> tuple[Drawn, Given]:
-    """The arm and the labels of its dev texts: its own, or gold on those of its dev texts that have it."""
+    """The arm and the labels of its dev texts: its own, or gold on those of its dev texts that have it.
+
+    `permuted` keeps its own in every variant: a state that gold chose has learned something of it.
+    """
     if dev == "own":
         return drawn, drawn.labels
     return drawn._replace(dev=drawn.dev & (texts.gold >= 0)), Given(texts.gold, GOLD)

@@ -111,15 +111,16 @@ def gold_at(texts: FoldTexts, draw: Draw) -> Drawn:
 def gold_noised(texts: FoldTexts, draw: Draw) -> Drawn:
     """Human labels on the aligned texts, flipped at random as often, class by class, as the consensus errs.
 
-    P(consensus | gold) is counted on the aligned train texts; each row is smoothed by one text that has the label shares
-    of the consensus: (n_gc + p_c) / (n_g + 1). Each text is flipped once per seed.
+    P(consensus | gold) is counted on the aligned train texts; a gold class without any of them takes the label shares of
+    the consensus. Each text is flipped once per seed.
     """
     import numpy as np
 
     seen = texts.aligned & texts.is_train
     counts = np.zeros((texts.n_classes, texts.n_classes))
     np.add.at(counts, (texts.gold[seen], texts.consensus[seen]), 1)
-    rates = (counts + counts.sum(axis=0) / max(counts.sum(), 1)) / (counts.sum(axis=1, keepdims=True) + 1)
+    of_class, overall = counts.sum(axis=1, keepdims=True), counts.sum(axis=0) / max(counts.sum(), 1)
+    rates = np.where(of_class > 0, counts / np.maximum(of_class, 1), overall)
     limits = np.cumsum(rates, axis=1)[texts.gold]
     flipped = (draw.rng(FLIP).random((len(texts.ids), 1)) >= limits[:, :-1]).sum(axis=1)
     return _all_of(texts, draw, texts.aligned, Given(np.where(texts.aligned, flipped, -1), NOISED))
@@ -162,12 +163,13 @@ def consensus_soft(texts: FoldTexts, draw: Draw) -> Drawn:
 
 
 def consensus_repeated(texts: FoldTexts, draw: Draw) -> Drawn:
-    """Consensus labels, every row as often as there are annotators: the row count of `perspectivist`."""
+    """Consensus labels, every text as often as it has valid votes: row by row the texts of `perspectivist`."""
     import numpy as np
 
     assert texts.votes is not None
-    rows = np.repeat(texts.rows(texts.aligned, draw.copies), len(texts.votes.annotators))
-    return Drawn(rows, _voted(texts), texts.aligned)
+    text = texts.votes.text
+    times = np.where((texts.aligned & texts.is_train)[text], draw.copies[text], 0)
+    return Drawn(np.repeat(text, times), _voted(texts), texts.aligned)
 
 
 def perspectivist(texts: FoldTexts, draw: Draw) -> Drawn:

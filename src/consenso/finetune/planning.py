@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,15 +53,19 @@ def plan_arms(
     schema: LabelSchema | None = None,
     folder: RunFolder | None = None,
     rescue: Rescue | None = None,
+    counted: Collection[str] | None = None,
+    budget: Mapping[int, int] | None = None,
 ) -> list[Planned]:
     """Return what `run_arms` with the same arguments would do, piece by piece, without doing it.
 
     With `rescue` that of the runs known to have collapsed is planned too; how many more will, nobody knows.
     """
-    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
+    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema, budget=budget)
     module, tokens = STUDENTS[base_student(student)], _tokens(study.texts, study.recipe)
     studies = [study]
-    if rescue is not None and (replaced := replaced_seeds(study, finished_outcomes(study.trainings(), folder))):
+    if rescue is not None and (
+        replaced := replaced_seeds(study, finished_outcomes(study.trainings(), folder), counted)
+    ):
         studies.append(rescue_study(study, replaced, rescue, texts, folds))
 
     def planned(key: str, runs: list[Run]) -> Planned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,12 @@ def is_exempt(arm: str) -> bool:
     return arm in {*FLOOR_ARMS, "permuted"} or arm.startswith("gold@")
 
 
-def replaced_seeds(study: Study, outcomes: Mapping[str, Outcome]) -> dict[Stand, int]:
+def replaced_seeds(
+    study: Study, outcomes: Mapping[str, Outcome], counted: Collection[str] | None = None
+) -> dict[Stand, int]:
     """Return (fold, seed) → the seed that replaces it, for each in which a run of an arm that counts has collapsed.
+
+    `counted`: the arms of reported contrasts; None: all. Arms that may learn nothing (`is_exempt`) never count.
 
     The seeds that collapsed in any fold, in ascending order, get the seeds after the largest of the list, each once and
     the same in every fold. A failed run is not rescued: the next call tries it again.
@@ -35,7 +39,10 @@ def replaced_seeds(study: Study, outcomes: Mapping[str, Outcome]) -> dict[Stand,
         (run.fold, run.seed)
         for runs in study.served().values()
         for run in runs
-        if not is_exempt(run.arm) and run.training.key in outcomes and outcomes[run.training.key].status == "collapsed"
+        if not is_exempt(run.arm)
+        and (counted is None or run.arm in counted)
+        and run.training.key in outcomes
+        and outcomes[run.training.key].status == "collapsed"
     }
     last = max(run.seed for run in study.runs)
     stand_in = {seed: last + i for i, seed in enumerate(sorted({seed for _, seed in collapsed}), start=1)}
@@ -50,7 +57,9 @@ def rescue_study(
     Raises `DataError` where `rescue` lacks an arm.
     """
     arms = rescue(sorted(set(replaced.values())))
-    found = make_study(arms, texts, folds, student=study.student, recipe=study.recipe, schema=study.schema)
+    found = make_study(
+        arms, texts, folds, student=study.student, recipe=study.recipe, schema=study.schema, budget=study.budget
+    )
     wanted = {(fold, seed) for (fold, _), seed in replaced.items()}
     runs = [run for run in found.runs if (run.fold, run.seed) in wanted]
     needed = {

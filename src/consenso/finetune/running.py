@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +46,8 @@ def run_arms(
     workers: int = 1,
     progress: Callable[[dict[str, Any]], None] | None = None,
     rescue: Rescue | None = None,
+    counted: Collection[str] | None = None,
+    budget: Mapping[int, int] | None = None,
 ) -> Results:
     """Train the student once per arm, fold and seed; return the tables `trainings`, `curves` and `predictions`.
 
@@ -56,12 +58,14 @@ def run_arms(
     {stage, student, done, total, arm, seed, seconds} after each training; no arm and seed while texts are prepared.
     `rescue`: seeds → the table `arms` for them; with it each fold and seed in which a run of an arm that counts has
     collapsed is trained once more in all arms, under the next seed that the list does not hold. These are rows of
-    attempt `rescue`: `seed` is the one that they replace, `trained_seed` the one that was used.
+    attempt `rescue`: `seed` is the one that they replace, `trained_seed` the one that was used. `counted`: the arms whose
+    collapse counts (those of reported contrasts); default: all but floors, `permuted` and `gold@n`. `budget`: fold →
+    training rows that the steps follow from, in place of the largest arm here.
 
     Raises `ConfigError`, `DataError`, `JoinError` for bad input, `ModelError` for an unusable encoder, `StorageError`
     when the disk is full (what is finished stays).
     """
-    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema)
+    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema, budget=budget)
     started, tell = time.monotonic(), progress or (lambda event: None)
 
     def say(**event: Any) -> None:
@@ -71,7 +75,7 @@ def run_arms(
     series = _Series(bench, workers, say)
     outcomes = series.train(study)
     rows = [_Row(run, outcomes, "as_run", run.seed) for run in study.runs]
-    if rescue is not None and (replaced := replaced_seeds(study, outcomes)):
+    if rescue is not None and (replaced := replaced_seeds(study, outcomes, counted)):
         logger.warning("%s: seed(s) %s collapsed; rescued", student, sorted({seed for _, seed in replaced}))
         second = rescue_study(study, replaced, rescue, texts, folds)
         outcomes = series.train(second)

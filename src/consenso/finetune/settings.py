@@ -77,6 +77,13 @@ class Variant(StudentOverride):
             raise ValueError("a variant must differ in dev, steps, patience or recipe")
         return self
 
+    def changes(self, student: str, recipe: Recipe) -> bool:
+        """Return whether this varies anything that the student reads: linear heads have no steps, say."""
+        read = STUDENTS[student].RECIPE_FIELDS | ({"encoder"} if STUDENTS[student].USES_ENCODER else set())
+        plain = {"steps": "equal", "patience": 0, **recipe.model_dump()}
+        given = {**plain, "steps": self.steps, "patience": self.patience, **self.recipe}
+        return self.dev == "gold" or any(given[name] != plain[name] for name in given if name in read)
+
 
 class FinetuneSettings(_Choice):
     """Which students are trained on which labels, how often and how."""
@@ -132,6 +139,13 @@ class FinetuneSettings(_Choice):
             self.for_student(student)
         for _ in self.studies():
             pass
+        for name, variant in self.variants.items():
+            for student in variant.students or self.students:
+                if not variant.changes(student, self.for_student(student).recipe):
+                    raise ValueError(
+                        f"variants.{name}: nothing that student {student!r} reads differs from the main settings; name the students "
+                        "that it is for, or change something they read"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,8 @@ class Study:
     student: str
     """As in the tables: `frozen`, or `frozen (gold dev)` for a declared variant."""
     recipe: Recipe
+    budget: Mapping[int, int] | None = None
+    """Fold → rows that the steps follow from; None: those of the largest arm."""
 
     def served(self) -> dict[str, list[Run]]:
         """Return key → the runs that share this training, without the floors (nothing is trained for them)."""
@@ -73,10 +75,12 @@ def make_study(
     student: str,
     recipe: Recipe | None,
     schema: LabelSchema | None,
+    budget: Mapping[int, int] | None = None,
 ) -> Study:
     """Check the tables and join them by text id; gold is not looked at, the arms' targets are.
 
-    `student`: a key of STUDENTS, or one under a declared variation such as `frozen (gold dev)`.
+    `student`: a key of STUDENTS, or one under a declared variation such as `frozen (gold dev)`. `budget`: fold → training
+    rows whose epochs give the steps, where they are not those of the largest arm here (`arm_sizes` of another study).
     """
     if (base := base_student(student)) not in STUDENTS:
         raise ConfigError(f"unknown student {base!r}; choose from {', '.join(STUDENTS)}.{nearest(base, STUDENTS)}")
@@ -90,12 +94,25 @@ def make_study(
     recipe = recipe or Recipe()
     rows, shares = _rows(arms, named, parts, schema), _shares(arms, schema)
     header, steps = _header(base, recipe, schema), None if STUDENTS[base].DETERMINISTIC else recipe
-    runs = list(_runs(rows, shares, parts, _Keys(header, _prints(named)), steps))
+    runs = list(_runs(rows, shares, parts, _Keys(header, _prints(named)), steps, budget=budget))
     in_test = {fold: part == _TEST for fold, part in parts.items()}
-    return Study(named.index, named.tolist(), in_test, runs, schema, student, recipe)
+    return Study(named.index, named.tolist(), in_test, runs, schema, student, recipe, budget)
 
 
 _DEV, _TEST, _TRAIN, _ELSEWHERE = 0, 1, 2, -1
+
+
+def arm_sizes(arms: pd.DataFrame) -> dict[int, int]:
+    """Return fold → training rows of the largest arm (ARMS), over all seeds: what the steps of all arms follow from."""
+    rows = arms[(arms["part"] == "train") & ~arms["arm"].isin(FLOOR_ARMS)]
+    several = rows["arm"].isin(SEVERAL_ROWS)
+    piece = ["fold", "arm", "seed"]
+    sizes = [rows[~several].groupby(piece).size(), rows[several].groupby(piece)["text_id"].nunique()]
+    found: dict[int, int] = {}
+    for counted in sizes:
+        for fold, size in counted.groupby("fold").max().items():
+            found[int(fold)] = max(found.get(int(fold), 0), int(size))
+    return found
 
 
 def _schema(arms: pd.DataFrame, texts: pd.DataFrame) -> LabelSchema:
@@ -196,6 +213,8 @@ def _runs(
     parts: dict[int, np.ndarray],
     keys: _Keys,
     recipe: Recipe | None,
+    *,
+    budget: Mapping[int, int] | None,
 ) -> Iterator[Run]:
     """The arms of `rows`; `recipe` says how many steps they take, None for a student that has no steps of its own."""
     import numpy as np
@@ -206,14 +225,18 @@ def _runs(
         n = int(group["is_train"].sum())
         if n in {0, len(group)}:
             raise DataError(f"arms: arm {arm!r} (fold {fold}, seed {seed}) has no {'dev' if n else 'training'} rows")
-        if arm not in FLOOR_ARMS:
+        if arm not in FLOOR_ARMS and (budget is None or fold not in budget):
             size = group.loc[group["is_train"], "position"].nunique() if arm in SEVERAL_ROWS else n
             largest[fold, seed] = max(largest.get((fold, seed), 0), size)
     asked = {fold: np.flatnonzero((part == _DEV) | (part == _TEST)) for fold, part in parts.items()}
     for (arm, fold, seed), group in groups.items():
         is_train, position, code, given = (group[name].to_numpy() for name in ("is_train", "position", "code", "given"))
         targets, dev_targets = (_targets(shares[given[side]], str(arm)) for side in (is_train, ~is_train))
-        size = int(is_train.sum()) if recipe and recipe.steps == "epochs" else largest.get((fold, seed), 0)
+        size = (
+            int(is_train.sum())
+            if recipe and recipe.steps == "epochs"
+            else (budget or {}).get(fold, largest.get((fold, seed), 0))
+        )
         training = Training(
             key="",
             seed=int(seed),

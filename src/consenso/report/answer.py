@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from consenso.report.advice import GO_ON, MEANINGS, OWN_ADVICE, meaning_of
 from consenso.report.blocks import (
     MISSING,
     P95,
@@ -27,76 +28,6 @@ from consenso.report.numbers import accuracy, confusion
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MEANINGS = {
-    "INVALID": (
-        "A guard failed, so the numbers below do not answer the question, whatever they look like.",
-        "Mend what the first rows of the guards say, then run again; trainings that are still right are kept.",
-    ),
-    "UNSTABLE RECIPE": (
-        "Too many trainings collapsed: the difference says something about the recipe, not about the labels.",
-        "Change the recipe (lower learning rate, longer warm-up, more steps); that is a new experiment for every arm.",
-    ),
-    "NO VERDICT": (
-        "This run does not hold what a verdict needs; the comparison's reason says what is missing.",
-        "Mend what the reason names, then run again: finished trainings that are still right are kept.",
-    ),
-    "BETTER": (
-        "{Texts} {arm} taught this classifier more than {control} did, by more than luck explains.",
-        "Use {arm}, and keep a human-labelled test set; that they beat {control} is unusual enough to look at the "
-        "confusion matrices, and at the quality of the gold, before relying on it.",
-    ),
-    "WORSE": (
-        "{Texts} {arm} taught this classifier less than {control} did, by more than luck explains.",
-        "Weigh the loss against the price of human labels; better annotators or a human check pay first on the "
-        "problematic texts and the confused classes below.",
-    ),
-    "BETTER*": (
-        "The difference is real but smaller than {margin}, the size that was declared beforehand to matter.",
-        "For this classifier and texts like these, {arm} may stand in for {control}; keep a human-labelled test set.",
-    ),
-    "WORSE*": (
-        "The loss is real but smaller than {margin}, the size that was declared beforehand to matter.",
-        "For this classifier and texts like these, {arm} may stand in for {control} where such a loss is acceptable; "
-        "keep a human-labelled test set.",
-    ),
-    "EQUIVALENT": (
-        "For this classifier, recipe and texts like these, {arm} and {control} give the same score within ±{margin}.",
-        "{Arm} may stand in for {control} here; keep a human-labelled test set, and look at the classes that matter "
-        "to you in the confusion matrices, because an equal mean can hide unequal classes.",
-    ),
-    "NON-INFERIOR": (
-        "{Arm} cost this classifier less than {margin} against {control}; whether they help is not shown.",
-        "{Arm} may stand in for {control} where a loss below {margin} does not matter; keep a human-labelled test set.",
-    ),
-    "INCONCLUSIVE": (
-        "The interval holds both differences that matter and differences that do not; this is not evidence that {arm} "
-        "and {control} are equally good.",
-        "Add what the verdict says is short, seeds (or resamples) or human-labelled test texts: more seeds narrow the "
-        "interval only down to the limit that the number of test texts sets.",
-    ),
-}  # fmt: skip
-"""Verdict word → what it means, what to do next; a star: within the margin."""
-
-NO_VERDICT = {
-    "filtered out": (
-        "Nothing was filtered out, so the two arms hold the same rows: there is no difference to measure.",
-        "Choose a rule for problematic texts that marks some under [consensus.problematic], then run again.",
-    ),
-    "give the same predictions": (
-        "All seeds of an arm came out alike: repeating it taught nothing about luck, so it counts as one run.",
-        "Set resample = true under [finetune], so that each seed draws its own training texts, then run again.",
-    ),
-    "give no interval": (
-        "There are too few test texts to say how far the difference may be off; more seeds do not help.",
-        "Put more human-labelled texts into the test part (300 or more), then run again.",
-    ),
-    "cannot tell luck from labels": (
-        "With a single seed nobody can tell the labels' effect from the luck of one training.",
-        "Set seeds = 10 under [finetune] and run again: only the missing seeds are trained.",
-    ),
-}  # fmt: skip
-"""What the reason of NO VERDICT holds → what it means, what to do next; the first that fits counts."""
 
 SAME, DIFFERENT = "On the same texts,", "The two arms hold different texts, so not the labels alone count:"
 
@@ -130,8 +61,8 @@ def _answer(facts: Facts) -> Answer:
         meaning=meaning,
         advice=advice,
         reason=_not_yet_said(row["reason"], sentence),
-        figures=[*_label_figures(facts), *_arm_figures(row)],
-        chart=_chart(row),
+        figures=[*_label_figures(facts), *([] if head == "INVALID" else _arm_figures(row))],
+        chart=None if head == "INVALID" else _chart(row),
         others=further_answers(facts, student, rows),
         guards=guard_counts(facts),
     )
@@ -139,10 +70,8 @@ def _answer(facts: Facts) -> Answer:
 
 def _meaning(facts: Facts, row: pd.Series, head: str) -> tuple[str, str]:
     starred = f"{head}*" if verdict_of(row) != head and f"{head}*" in MEANINGS else head
-    meaning, advice = MEANINGS.get(starred, ("", "Read the contrasts below."))
-    if head == "NO VERDICT":
-        reason = "" if absent(row["reason"]) else str(row["reason"])
-        meaning, advice = next((said for part, said in NO_VERDICT.items() if part in reason), (meaning, advice))
+    reason = "" if absent(row["reason"]) else str(row["reason"])
+    meaning, advice = meaning_of(starred, reason, own=facts.is_own_predictions)
     arm, control = _sides(row)
     same = facts.same_texts(str(row["student"]), str(row["arm"]), str(row["control"]))
     said = {
@@ -194,15 +123,18 @@ def _no_answer(facts: Facts) -> Answer:
         if facts.table(name) is not None:
             done = words
             break
-    if facts.table("comparison") is not None:
+    if facts.is_own_predictions:
+        done = "The predictions do not hold both arms of the primary contrast"
+    elif facts.table("comparison") is not None:
         done = "The two arms of the primary contrast were not both trained"
+    own = facts.is_own_predictions
     return Answer(
         word="NO ANSWER YET",
         tone="open",
         glyph="…",
         sentence=f"{done}: whether consensus labels may replace human ones is still open.",
         meaning="Everything that exists so far is below.",
-        advice="“consenso run” goes on where this run stopped; a verdict needs human labels on the test texts.",
+        advice=OWN_ADVICE["NO ANSWER YET"] if own else GO_ON,
         figures=_label_figures(facts),
         guards=guard_counts(facts),
     )

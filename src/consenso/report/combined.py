@@ -81,7 +81,7 @@ def write_combined_report(
     keys = ["student", "contrast", "metric"]
     rows = [found for _, found in frame.groupby(keys, sort=False, dropna=False)]
     several = frame["student"].nunique() > 1
-    answer = _answer(rows[0])
+    answer = _answer(rows[0], _elsewhere(frame, rows[0]))
     sections = [_section(k, found, links, several=several) for k, found in enumerate(rows)]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, as_html(title, answer, sections, "these runs"))
@@ -109,12 +109,13 @@ def _own(facts: Sequence[Facts]) -> pd.DataFrame:
     """Each folder's primary contrast, of its first student that has one."""
     import pandas as pd
 
-    found = []
+    found, names = [], [each.name for each in facts]
     for each in facts:
         rows = [row for student in each.main_students if (row := each.primary(student)) is not None]
         if not rows:
             raise DataError(f"{each.folder.path}: no primary contrast to combine; run `consenso compare` there first")
-        found.append({**rows[0].to_dict(), "kind": "dataset", "sentence": sentence_of(rows[0]), "dataset": each.name})
+        found.append({**rows[0].to_dict(), "kind": "dataset", "sentence": sentence_of(rows[0]),
+                      "dataset": each.name if names.count(each.name) == 1 else str(each.folder.path)})  # fmt: skip
     return _checked(pd.DataFrame(found))
 
 
@@ -132,22 +133,35 @@ def _column(facts: Facts, name: str) -> set[Any]:
 
 
 def _links(facts: Sequence[Facts], start: Path) -> dict[str, str]:
-    """Data set → relative address of its report."""
+    """Data set → relative address of its report; a run's path leads there too, where several runs have one name."""
     found: dict[str, str] = {}
     for each in facts:
         page = each.folder.path / "report.html"
         if page.exists():
             link = Path(os.path.relpath(page.resolve(), start.resolve())).as_posix()
-            found |= {str(name): link for name in (*_column(each, "dataset"), each.name)}
+            for name in (str(each.folder.path), each.name, *sorted(map(str, _column(each, "dataset")))):
+                found.setdefault(name, link)
     return found
 
 
-def _answer(frame: pd.DataFrame) -> Answer:
+def _elsewhere(frame: pd.DataFrame, first: pd.DataFrame) -> list[str]:
+    """Said in the head where data sets have another contrast, metric or student than its answer is about."""
+    others = frame[(frame["kind"] == "dataset") & ~frame["dataset"].isin(set(first["dataset"]))]
+    if others.empty:
+        return []
+    each = "; ".join(
+        f"{name} ({', '.join(sorted(set(rows['contrast'])))})" for name, rows in others.groupby("dataset", sort=False)
+    )
+    return [f"This answer is about {first['contrast'].iloc[0]} alone; not among its data sets: {each}."]
+
+
+def _answer(frame: pd.DataFrame, elsewhere: Sequence[str] = ()) -> Answer:
     sets, mean = frame[frame["kind"] == "dataset"], frame[frame["kind"] == "mean"]
     counts = sets["verdict"].map(lambda verdict: head_of(str(verdict)) or str(verdict)).value_counts()
     each = ", ".join(f"{word} {counts[word]}" for word in LOOKS if word in counts)
     limits = [
-        "Test texts of different data sets are never pooled; the mean is over data sets (random effects, Hartung–Knapp)."
+        "Test texts of different data sets are never pooled; the mean is over data sets (random effects, Hartung–Knapp).",
+        *elsewhere,
     ]
     if mean.empty:
         few = f" A mean needs at least {ENOUGH} data sets." if len(sets) < ENOUGH else ""
@@ -155,7 +169,7 @@ def _answer(frame: pd.DataFrame) -> Answer:
             word=plural(len(sets), "data set").upper(), tone="open", glyph="·",
             sentence=f"{frame['contrast'].iloc[0]} on {plural(len(sets), 'data set')}: {each}.",
             meaning=f"Each data set has its own answer below; none speaks for the others.{few}",
-            advice="Read each data set’s own report before saying anything about all of them.",
+            advice="Read each data set’s own report before saying anything about all of them.", limits=elsewhere,
         )  # fmt: skip
     row = mean.iloc[0]
     tone, glyph = LOOKS.get(head_of(str(row["verdict"])), ("open", "·"))

@@ -200,6 +200,33 @@ class Facts:
         return sorted(listed + others, key=lambda student: is_variation(student, found))
 
     @cached_property
+    def is_own_predictions(self) -> bool:
+        """Whether there are predictions of one's own and their comparison, and no run made them."""
+        compared = self.folder.has("predictions") or self.folder.has("comparison")
+        labelled = any(map(self.folder.has, ("texts", "votes", "labels")))
+        return self.record.get("kind") == "predictions" or (compared and not labelled)
+
+    @cached_property
+    def resampling(self) -> frozenset[str]:
+        """The students whose seeds draw bootstrap resamples: their training rows hold some text several times.
+
+        Without the table of arms, those whose comparison says so.
+        """
+        arms, comparison = self.table("arms"), self.table("comparison")
+        if arms is None:
+            rows = None if comparison is None else comparison[comparison["replication"] == "bootstrap"]
+            return frozenset() if rows is None else frozenset(rows["student"])
+        rows = arms[(arms["part"] == "train") & ~arms["arm"].isin(REPEATING) & ~arms["arm"].str.startswith("floor")]
+        found: set[str] = set()
+        for _, first in rows.drop_duplicates("student").iterrows():
+            run = rows[
+                (rows[["student", "arm", "fold", "seed"]] == first[["student", "arm", "fold", "seed"]]).all(axis=1)
+            ]
+            if run["text_id"].duplicated().any():
+                found |= set(self.students) if first["student"] == "all" else {str(first["student"])}
+        return frozenset(found)
+
+    @cached_property
     def main_students(self) -> list[str]:
         """The students without those that are a declared variation of another."""
         return [student for student in self.students if self.variation(student) is None]
@@ -269,7 +296,22 @@ class Facts:
     @property
     def no_gold(self) -> str:
         """Why the labels cannot be held against gold."""
-        return "there is no gold" if self.gold is None else f"no voted {self._parts}text has gold"
+        if self.gold is None:
+            return "there is no gold"
+        if self._all_tested:
+            return "every text with gold is a test text of some fold; test gold is kept for the verdict"
+        return f"no voted {self._parts}text has gold"
+
+    @property
+    def _all_tested(self) -> bool:
+        """Whether there are several folds, and each voted text with gold in any part is tested on in one of them."""
+        folds = self.table("folds")
+        if folds is None or self.gold is None or folds["fold"].nunique() < 2:
+            return False
+        held = folds[folds["text_id"].isin(self.gold.index)]
+        if self.voted_ids is not None:
+            held = held[held["text_id"].isin(self.voted_ids)]
+        return len(held) > 0 and bool(held["text_id"].isin(held.loc[held["part"] == "test", "text_id"]).all())
 
     @property
     def _parts(self) -> str:
@@ -278,6 +320,9 @@ class Facts:
 
 SAME_TEXTS = ({"consensus", "gold-aligned"}, {"consensus-kept", "gold-kept"})
 """Arms that differ in their labels only."""
+
+REPEATING = ("perspectivist", "consensus-repeated")
+"""Arms whose texts have several rows in every run."""
 
 CONTRAST_ORDER = (
     "label effect", "total effect", "label effect on easy texts", "label and filtering effect", "coverage effect",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from consenso.report.blocks import absent, capital, interval, plural, points
 from consenso.report.contrast_section import levels_of, verdict_of
 from consenso.report.facts import METRICS, Facts
-from consenso.report.value_section import WORTH
+from consenso.report.until import seeds_line
+from consenso.report.value_section import WORTH, has_curve
 from consenso.tables import OUTCOMES
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def further_answers(facts: Facts, first: str, rows: list[tuple[str, pd.Series | 
     lines = [*_students(facts, first, rows), *_rescue(facts, first), *_variants(facts, rows), *_filtering(facts, first)]
     row = facts.primary(first)
     if row is None or head_of(verdict_of(row)) in UNUSABLE:
-        return [*lines, *_fixed(facts)]
+        return [*lines, *_seeds(facts), *_fixed(facts)]
     if (
         isinstance(said := facts.record.get("multiverse"), str)
         and said.strip()
         and facts.table("multiverse") is not None
     ):
         lines.append(("Other choices", "", capital(said.strip())))
-    return [*lines, *_worth(facts, first), *_detectable(facts, first), *_fixed(facts)]
+    return [*lines, *_worth(facts, first), *_detectable(facts, first), *_seeds(facts), *_fixed(facts)]
 
 
 def _students(facts: Facts, first: str, rows: list[tuple[str, pd.Series | None]]) -> list[Line]:
@@ -124,7 +125,7 @@ def _filtering(facts: Facts, first: str) -> list[Line]:
 def _worth(facts: Facts, first: str) -> list[Line]:
     value = facts.table("value")
     rows = None if value is None else value[(value["student"] == first) & (value["quantity"] == WORTH)]
-    if rows is None or rows.empty or absent(rows.iloc[0]["sentence"]):
+    if rows is None or rows.empty or absent(rows.iloc[0]["sentence"]) or not has_curve(facts, first):
         return []
     return [("Worth in human labels", "", capital(str(rows.iloc[0]["sentence"])))]
 
@@ -140,6 +141,12 @@ def _detectable(facts: Facts, first: str) -> list[Line]:
         f"{points(row['detectable']).lstrip('+')} would show in 8 of 10 repetitions; smaller ones may go unseen."
     )
     return [("What this run can see", "", said)]
+
+
+def _seeds(facts: Facts) -> list[Line]:
+    """How the number of seeds came about, where a rule decided on it."""
+    said = seeds_line(facts)
+    return [("Seeds", "", said)] if said else []
 
 
 def _fixed(facts: Facts) -> list[Line]:

@@ -14,6 +14,7 @@ from consenso.report.blocks import (
     Note,
     Section,
     absent,
+    cells,
     count,
     interval,
     plural,
@@ -21,6 +22,7 @@ from consenso.report.blocks import (
 )
 from consenso.report.contrast_section import levels_of, verdict_of
 from consenso.report.facts import METRICS, Facts
+from consenso.report.further_answers import UNUSABLE, head_of
 from consenso.report.multiverse_plot import LOOKS, Specification, specification_curve
 
 if TYPE_CHECKING:
@@ -33,7 +35,11 @@ MOST_DRAWN = 100
 MOST_OPTIONS = 12
 """A choice with more options than this is left to the table."""
 MOST_OPEN = 12
+MOST_IN_MARKDOWN = 20
+"""With more specifications than this report.md counts them by verdict."""
 NONE = "none"
+NOT_RUN = "NOT RUN"
+"""In place of a verdict: the specification could not be run, and has no numbers."""
 
 
 def multiverse(facts: Facts) -> Section:
@@ -43,11 +49,25 @@ def multiverse(facts: Facts) -> Section:
     if table is None:
         return Section(*section, [Note(_why_absent(facts), "absent")])
     table = table.sort_values(["difference", "specification"], na_position="last")
+    if why := _not_judged(facts):
+        return Section(*section, [Note(why, "absent"), *_grids(facts, table)])
     said = facts.record.get("multiverse")
     notes = [Note(said if isinstance(said, str) and said.strip() else _in_words(table))]
     drawn = table[table["difference"].notna()]
     figure = [_figure(facts, drawn)] if len(drawn) else []
-    return Section(*section, [*notes, *figure, _grid(facts, table)])
+    return Section(*section, [*notes, *figure, *_grids(facts, table)])
+
+
+def _not_judged(facts: Facts) -> str:
+    """Why there is no verdict that other choices could change; '' where there is one."""
+    row = facts.primary(facts.students[0]) if facts.students else None
+    word = "" if row is None else head_of(verdict_of(row))
+    if row is not None and word not in UNUSABLE:
+        return ""
+    if row is None:
+        return "The primary contrast was not compared, so there is no verdict that other choices could change."
+    reason = "" if absent(row["reason"]) else f" ({row['reason']})"
+    return f"The verdict of this run is {word}{reason}, so there is none that other choices could change."
 
 
 def _why_absent(facts: Facts) -> str:
@@ -61,8 +81,10 @@ def _in_words(table: pd.DataFrame) -> str:
     words = table["verdict"].map(_word)
     main = words[table["is_main"].fillna(False).astype(bool)]
     counts = ", ".join(f"{word} {count((words == word).sum())}" for word in LOOKS if (words == word).any())
+    if left := int((words == NOT_RUN).sum()):
+        counts += f"{', ' if counts else ''}not run {count(left)}"
     same = ""
-    if len(main):
+    if len(main) and main.iloc[0] != NOT_RUN:
         same = f"{count((words == main.iloc[0]).sum())} of {plural(len(table), 'specification')} give "
         same += f"the declared verdict, {main.iloc[0]}; "
     low, high = table["difference"].min(), table["difference"].max()
@@ -72,6 +94,8 @@ def _in_words(table: pd.DataFrame) -> str:
 
 def _word(verdict: object) -> str:
     upper = str(verdict).strip().upper()
+    if upper.startswith(NOT_RUN):
+        return NOT_RUN
     return next((word for word in LOOKS if upper.startswith(word)), "NO VERDICT")
 
 
@@ -128,20 +152,31 @@ def _drawn(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[np.union1d(places, main)]
 
 
+def _grids(facts: Facts, table: pd.DataFrame) -> list[Grid]:
+    """Every specification; where they are too many for report.md, their number by verdict first."""
+    if len(table) <= MOST_IN_MARKDOWN:
+        return [_grid(facts, table)]
+    found = table["verdict"].map(_word)
+    rows = [cells(word, count((found == word).sum())) for word in (*LOOKS, NOT_RUN) if (found == word).any()]
+    caption = f"{plural(len(table), 'specification')} by verdict"
+    return [Grid(caption, [Column("verdict"), Column("specifications", True)], rows), _grid(facts, table)]
+
+
 def _grid(facts: Facts, table: pd.DataFrame) -> Grid:
     primary = facts.primary(facts.students[0]) if facts.students else None
     margin = None if primary is None else primary["margin"]
     rows = []
     for _, row in table.iterrows():
+        ran = not absent(row["difference"])
         rows.append(
             [
                 Cell(count(row["specification"]), small="declared" if row["is_main"] else "",
                      tone="primary" if row["is_main"] else ""),
                 *(Cell(MISSING if absent(row[name]) else str(row[name])) for name in CHOICES),
                 Cell(_verdict(row, margin)),
-                Cell(points(row["difference"], unit=False), small=interval(row["low"], row["high"])),
-                Cell(count(row["train_texts"])),
-                Cell(count(row["S"]), small=plural(row["n"], "text")),
+                Cell(points(row["difference"], unit=False), small=interval(row["low"], row["high"]) if ran else ""),
+                Cell(count(row["train_texts"]) if ran else MISSING),
+                Cell(count(row["S"]) if ran else MISSING, small=plural(row["n"], "text") if ran else ""),
             ]
         )  # fmt: skip
     names = (*CHOICES.values(), "verdict")
@@ -149,7 +184,7 @@ def _grid(facts: Facts, table: pd.DataFrame) -> Grid:
     columns = [Column("no."), *(Column(name) for name in names), *(Column(name, True) for name in numbers)]
     caption = "Every specification, from the lowest difference to the highest; below the difference its interval"
     folded = f"{plural(len(rows), 'specification')} as a table" if len(rows) > MOST_OPEN else ""
-    return Grid(caption, columns, rows, folded=folded, in_markdown=not folded)
+    return Grid(caption, columns, rows, folded=folded, in_markdown=len(rows) <= MOST_IN_MARKDOWN)
 
 
 def _verdict(row: pd.Series, margin: object) -> str:

@@ -16,9 +16,10 @@ from consenso.report.markdown import escape
 from consenso.report.paper_methods import methods_sentences
 from consenso.report.paper_sentence import data_set, sentence_for_paper
 from consenso.report.paper_statistics import statistics_sentences
-from consenso.report.paper_words import alpha_of, level, metric_words, replicates
+from consenso.report.paper_words import level, metric_words, replicates
 from consenso.report.references import NAMES, bibliography
 from consenso.report.settings import ReportSettings
+from consenso.report.until import alpha_of
 from consenso.store import RunFolder, write_text
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _sentence(facts: Facts) -> str:
         return (
             "There is no sentence to write: the comparison is out of date or did not finish; run “consenso run” again."
         )
-    main = [student for student in facts.students if " (" not in student]  # variations stand in the table, not here
-    rows = [row for student in main or facts.students if (row := facts.primary(student)) is not None]
+    # variations stand in the table, not here
+    rows = [row for student in facts.main_students if (row := facts.primary(student)) is not None]
     if not rows:
         return "There is no sentence to write: the two arms of the primary contrast were not both trained."
     return " ".join(sentence_for_paper(facts, row) for row in rows)

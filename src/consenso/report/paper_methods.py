@@ -210,7 +210,10 @@ def _students(facts: Facts) -> Iterator[str]:
             said = [f"C chosen on the development set among {listed([f'{c:g}' for c in recipe['c_grid']])}"]
         else:
             said = []
-        yield f"The student was {student_words(facts, student)}" + (f" ({', '.join(said)})." if said else ".")
+        lead = "The student was" if len(facts.main_students) == 1 else "One student was"
+        if facts.variation(student) is not None:
+            lead = "A declared variant was"
+        yield f"{lead} {student_words(facts, student)}" + (f" ({', '.join(said)})." if said else ".")
     if facts.students and facts.table("arms") is not None:
         steps = ", number of optimiser steps" if {s.partition(" (")[0] for s in facts.students} == {"encoder"} else ""
         own = "" if not any(" (" in s for s in facts.students) else ", except where a student’s name declares otherwise"
@@ -230,10 +233,16 @@ def _seeds(facts: Facts) -> Iterator[str]:
         return
     listed_ = f"{seeds[0]} to {seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2 else listed(
         [str(seed) for seed in seeds])  # fmt: skip
-    comparison = facts.table("comparison")
-    resampled = comparison is not None and (comparison["replication"] == "bootstrap").any()
-    each = ", each with its own bootstrap resample of the training texts" if resampled else ""
-    yield f"Every arm was trained under the same {plural(len(seeds), 'seed')} ({listed_}){each}: {plural(len(as_run), 'run')}."
+    each = ""
+    if drawn := [student for student in facts.students if student in facts.resampling]:
+        whose = "" if len(drawn) == len(facts.students) else f" of {listed([f'“{student}”' for student in drawn])}"
+        each = f", each seed{whose} with its own bootstrap resample of the training texts, the same in every arm"
+    k = as_run["fold"].nunique()
+    folds = f" in each of the {k} folds" if k > 1 else ""
+    yield (
+        f"Every arm was trained under the same {plural(len(seeds), 'seed')} ({listed_}){folds}{each}: "
+        f"{plural(len(as_run), 'run')}."
+    )
 
 
 def _arms(facts: Facts) -> Iterator[str]:

@@ -17,7 +17,7 @@ def paper_section(facts: Facts) -> Section:
         columns = [Column(name, is_number) for name, is_number in texts.columns]
         rows = [[Cell(cell) for cell in row] for row in texts.rows]
         blocks.append(Grid(texts.caption, columns, rows, folded="The table for the paper", in_markdown=False))
-    blocks.append(
-        Note("paper.md, paper.tex (booktabs) and paper.bib beside this report hold all of this, ready to copy.")
-    )
+    if not facts.is_own_predictions:  # their folder has a report and no more
+        beside = "paper.md, paper.tex (booktabs) and paper.bib beside this report hold all of this, ready to copy."
+        blocks.append(Note(beside))
     return Section("paper", "For the paper", blocks, group="For the paper")

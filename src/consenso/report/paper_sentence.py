@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from consenso.report.blocks import absent, points
 from consenso.report.facts import Facts
 from consenso.report.further_answers import head_of
-from consenso.report.paper_words import alpha_of, arm_words, level, metric_words, size, student_words
+from consenso.report.paper_words import arm_words, level, metric_words, size, student_words
+from consenso.report.until import alpha_of, alpha_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,12 @@ def intervals(row: pd.Series) -> str:
 
 
 def _numbers(row: pd.Series) -> str:
-    return f"difference {_pp(row['difference'])}, {intervals(row)}; {size(row)}"
+    return f"difference {in_numbers(row)}"
+
+
+def in_numbers(row: pd.Series) -> str:
+    """Return a row's difference with both intervals, and what it rests on."""
+    return f"{_pp(row['difference'])}, {intervals(row)}; {size(row)}"
 
 
 def _invalid(facts: Facts, row: pd.Series, head: str) -> str:
@@ -111,7 +117,7 @@ def _different(facts: Facts, row: pd.Series, head: str) -> str:
 def _equivalent(facts: Facts, row: pd.Series, head: str) -> str:
     return (
         f"{_where(facts, row)} {_trained(row)} reached an equivalent {metric_words(row)} within the declared margin of "
-        f"±{_margin(row)} percentage points (two one-sided tests, α = {alpha_of(row):g}; {_numbers(row)})."
+        f"±{_margin(row)} percentage points (two one-sided tests, α = {alpha_words(alpha_of(row))}; {_numbers(row)})."
     )
 
 

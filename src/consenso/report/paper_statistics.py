@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from consenso.report.blocks import absent, count, percent, plural
+from consenso.report.contrast_section import verdict_of
 from consenso.report.facts import Facts
 from consenso.report.paper_methods import guard_row, read_json
-from consenso.report.paper_words import alpha_of, level, listed, metric_words
+from consenso.report.paper_sentence import in_numbers
+from consenso.report.paper_words import level, listed, metric_words
+from consenso.report.until import alpha_of, alpha_words, until_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +25,11 @@ def statistics_sentences(facts: Facts) -> Iterator[str]:
         row = primary.iloc[0] if len(primary) else comparison.iloc[0]
         yield from _declared(row, has_primary=bool(len(primary)))
         yield from _formulas(facts, comparison, row)
+        if said := until_sentence(facts):
+            yield said
     yield from _guards(facts)
     yield from _collapse(facts)
+    yield from _rescue(facts)
     yield from _frozen(facts)
     version = ((facts.record.get("environment") or {}).get("versions") or {}).get("consenso")
     yield f"All steps were done with consenso{f' {version}' if version else ''} [@consenso]."
@@ -42,7 +48,7 @@ def _formulas(facts: Facts, comparison: pd.DataFrame, row: pd.Series) -> Iterato
     if set(kinds) == {"folds"}:
         yield (
             f"Intervals ({level(1 - alpha)}) come from the differences of the folds, with the variance corrected for "
-            "overlapping training sets [@nadeau2003]."
+            "overlapping training sets and one degree of freedom less than folds [@nadeau2003]."
         )
     else:
         linear = ", macro-F1 being linearised by jackknife influence values" if row["metric"] == "macro_f1" else ""
@@ -52,7 +58,7 @@ def _formulas(facts: Facts, comparison: pd.DataFrame, row: pd.Series) -> Iterato
             f"test texts, both random{linear}), with Satterthwaite’s degrees of freedom [@satterthwaite1946]."
         )
     yield (
-        f"Equivalence was tested by two one-sided tests at α = {alpha:g} each with the same standard error "
+        f"Equivalence was tested by two one-sided tests at α = {alpha_words(alpha)} each with the same standard error "
         "[@schuirmann1987]."
     )
     if comparison["p_holm"].notna().any():
@@ -95,6 +101,22 @@ def _collapse(facts: Facts) -> Iterator[str]:
             yield f"Collapsed or failed runs{where}, kept in the primary analysis as run: {listed(bad)} [@wilson1927]."
         else:
             yield f"None of the {plural(runs, 'run')} of the compared arms collapsed or failed{where}."
+
+
+def _rescue(facts: Facts) -> Iterator[str]:
+    """The second analysis and its verdict."""
+    if facts.state("compare") != "current":
+        return
+    for student in facts.main_students:
+        if (row := facts.primary(student, "rescue")) is None:
+            continue
+        where = f" (student “{student}”)" if len(facts.main_students) > 1 else ""
+        word = verdict_of(row)
+        numbers = "" if word.startswith("INVALID") or absent(row["difference"]) else f": difference {in_numbers(row)}"
+        yield (
+            f"In a second analysis{where}, the seeds of collapsed runs were replaced by fresh ones in all arms alike; its "
+            f"verdict is {word}{numbers}."
+        )
 
 
 def _frozen(facts: Facts) -> Iterator[str]:

@@ -84,21 +84,16 @@ def metric_words(row: pd.Series) -> str:
     return METRICS.get(name, name.rpartition(":")[2].replace("_", " "))
 
 
-def alpha_of(row: pd.Series) -> float:
-    """Return the two-sided level of a row's intervals; .05 where it has none."""
-    return 0.05 if absent(row.get("alpha")) else float(row["alpha"])
-
-
 def level(share: float) -> str:
     """Return `95 %`, without needless zeros."""
     return f"{100 * share:.4g}\u202f%"
 
 
 def replicates(row: pd.Series) -> str:
-    """Return `10 seeds`, `10 bootstrap resamples of the training texts` or `5 folds`."""
+    """Return `10 seeds`, `10 bootstrap resamples of the training texts` or `5 folds × 3 seeds`."""
     kind, S = row.get("replication"), row["S"]
     if kind == "fold" and not absent(row.get("k")):
-        return plural(row["k"], "fold")
+        return plural(row["k"], "fold") + ("" if absent(S) or S < 2 else f" × {plural(S, 'seed')}")
     if kind == "bootstrap":
         return plural(S, "bootstrap resample") + " of the training texts"
     return plural(S, "seed")

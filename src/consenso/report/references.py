@@ -42,6 +42,11 @@ REFERENCES = {
         "An approximate distribution of estimates of variance components",
         journal="Biometrics Bulletin", volume="2", number="6", pages="110--114", year="1946",
     ),
+    "wittes1990": _article(
+        "Wittes and Brittain 1990", "Wittes, Janet and Brittain, Erica",
+        "The role of internal pilot studies in increasing the efficiency of clinical trials",
+        journal="Statistics in Medicine", volume="9", number="1--2", pages="65--72", year="1990",
+    ),
     "wilson1927": _article(
         "Wilson 1927", "Wilson, Edwin B.", "Probable inference, the law of succession, and statistical inference",
         journal="Journal of the American Statistical Association", volume="22", number="158", pages="209--212",

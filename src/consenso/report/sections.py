@@ -64,8 +64,24 @@ SECTIONS: tuple[Callable[[Facts], Section], ...] = (
 
 
 def make_sections(facts: Facts) -> list[Section]:
-    """Return all sections; one whose tables are missing says why, one whose tables are out of date says so."""
-    return [_dated(facts, section(facts)) for section in SECTIONS]
+    """Return all sections; one whose tables are missing says why, one whose tables are out of date says so.
+
+    Of predictions of one's own there are those that predictions can fill.
+    """
+    made = [section(facts) for section in SECTIONS]
+    return [_dated(facts, section) for section in (_filled(made) if facts.is_own_predictions else made)]
+
+
+def _filled(sections: list[Section]) -> list[Section]:
+    """The sections that show something; the first of a chapter opens it, where its own opening one is left out."""
+    kept, chapter = [], ""
+    for section in sections:
+        chapter = section.group or chapter
+        if all(isinstance(block, Note) and block.tone == "absent" for block in section.blocks):
+            continue
+        kept.append(replace(section, group=chapter))
+        chapter = ""
+    return kept
 
 
 LABELS = ("data", "annotate", "consensus")

@@ -36,13 +36,18 @@ from consenso.report.value_plots import (
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_CURVE = "No arms gold@n were trained, so nothing tells how many human labels the consensus is worth: add “gold@curve” to finetune.arms."
+NO_CURVE = (
+    "How many human labels the consensus is worth needs gold@curve: no arms gold@n were trained. Add “gold@curve” to "
+    "finetune.arms."
+)
 NO_CORRECTIONS = (
     "No arms with human corrections were trained: add “consensus+200” and “consensus+200:random” to finetune.arms to see what "
     "200 corrections would add."
 )
 WORTH = "human_labels_worth"
 """The quantity of the table value that the learning curve shows."""
+OF_CURVE = (WORTH, "human_labels_saved", "break_even_price", "money_saved")
+"""Quantities that follow from the learning curve."""
 
 
 def label_value(facts: Facts) -> Section:
@@ -54,6 +59,8 @@ def label_value(facts: Facts) -> Section:
     blocks: list[Block] = []
     for student in facts.main_students:
         steps, rows = (None if t is None else t[t["student"] == student] for t in (curve, value))
+        if not has_curve(facts, student):
+            steps, rows = None, None if rows is None else rows[~rows["quantity"].isin(OF_CURVE)]
         found: list[Block] = []
         if rows is not None and len(rows):
             found.append(_value_grid(facts, student, rows))
@@ -64,9 +71,15 @@ def label_value(facts: Facts) -> Section:
             ]
         if found:
             blocks += [*heading(facts, student), *found]
-    if curve is None:
+    if not any(has_curve(facts, student) for student in facts.main_students):
         blocks.append(Note(NO_CURVE, "absent"))
     return Section(*section, blocks or [Note(facts.why_absent("value"), "absent")], group="What it costs")
+
+
+def has_curve(facts: Facts, student: str) -> bool:
+    """Return whether a student's learning curve over human labels has two points: one alone gives no n*."""
+    curve = facts.table("learning_curve")
+    return curve is not None and bool(curve.loc[curve["student"] == student, "mean"].notna().sum() > 1)
 
 
 def why_none(facts: Facts, table: str, otherwise: str) -> str:

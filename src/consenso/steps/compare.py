@@ -38,6 +38,7 @@ def compare(this: Run) -> None:
     import pandas as pd
 
     bench = _Bench(this)
+    this.folder.note("scorings", bench.scorings)  # before any score: a kill from here on leaves the record of it
     judged = [bench.judge(study) for study in this.experiment.finetune.studies() if bench.has(study)]
     for name in judged[0] if judged else ():
         frames = [tables[name] for tables in judged]
@@ -46,7 +47,6 @@ def compare(this: Run) -> None:
         this.folder.write(name, pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True))
     this.folder.write("scores", score_runs(bench.tables["predictions"], bench.gold, this.schema, metrics=bench.metrics))
     bench.worth()
-    this.folder.note("scorings", bench.scorings)
 
 
 @dataclass
@@ -193,9 +193,11 @@ class _Bench:
 
 
 def _fingerprint(declared: dict[str, Any]) -> str:
-    """The hash of what may not change after the first scoring; more seeds and a newer release are no such change."""
-    students = {name: {**student, "seeds": None} for name, student in declared["students"].items()}
-    return digest_declared({**declared, "students": students, "software": None})
+    """The hash of what may not change after the first scoring; a newer release is no such change.
+
+    Seeds are part of it: adding some after a look is a change, unless the declared rule adds them (`Run.declared`).
+    """
+    return digest_declared({**declared, "software": None})
 
 
 def _gold_used(folder: RunFolder) -> set[str]:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from consenso.consensus import code_votes
+from consenso.compare.contrasts import choose_contrasts
+from consenso.consensus import code_votes, describe_panel
 from consenso.encoders import encoder_fingerprint
 from consenso.finetune import STUDENTS, Results, StudySettings, is_listed, make_arms, run_arms
 from consenso.finetune.expanding import needs_of
+from consenso.finetune.study import arm_sizes
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_gold
 from consenso.steps.consensus import gold_for_consensus, make_labels
@@ -35,14 +37,17 @@ def finetune(this: Run) -> dict[str, Any]:
     folder.note("environment", environment())
     made_of = {"texts": texts, "folds": folds, "labels": labels, **votes_and_panels(this, texts)}
     all_arms, results = [], []
+    budgets: dict[str, dict[int, int]] = {}
     for student, base, choice in settings.studies():
         make = partial(arms_of, base, choice, schema, **made_of)
         arms = make()
+        budgets.setdefault(base, arm_sizes(arms))  # a variant takes the steps of its student, whatever arms it has
         results.append(
             run_arms(
                 arms, texts[["text_id", "text"]], folds,
                 student=student, recipe=choice.recipe, schema=schema, folder=folder, workers=choice.workers,
                 rescue=partial(_under_other_seeds, make) if choice.rescue else None,
+                counted=_compared(this, arms), budget=None if student == base else budgets[base],
                 progress=lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
             )
         )  # fmt: skip
@@ -51,6 +56,14 @@ def finetune(this: Run) -> dict[str, Any]:
     for name in Results._fields:
         folder.write(name, pd.concat([getattr(result, name) for result in results], ignore_index=True))
     return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
+
+
+def _compared(this: Run, arms: pd.DataFrame) -> set[str]:
+    """The arms of the reported contrasts: a collapse anywhere else decides nothing."""
+    settings = this.experiment.compare
+    asked = [(c.arm, c.control) for c in settings.contrasts] or None
+    chosen, _ = choose_contrasts(set(arms["arm"]), asked, (settings.arm, settings.control))
+    return {name for contrast in chosen for name in contrast.arms}
 
 
 def _under_other_seeds(make: Callable[..., pd.DataFrame], seeds: Sequence[int]) -> pd.DataFrame:
@@ -88,23 +101,32 @@ def votes_and_panels(this: Run, texts: pd.DataFrame) -> dict[str, Any]:
 
 def _panel_labels(this: Run, texts: pd.DataFrame, votes: pd.DataFrame, listed: set[str]) -> dict[str, pd.DataFrame]:
     """Arm `panel:<size>` → the labels of the sub-panel of that size which the consensus stage found best."""
-    used, found = gold_for_consensus(this, texts), {}
-    for arm, annotators in panels_of(this.folder).items():
-        if is_listed(arm, sorted(listed)):
-            chosen = votes[votes["annotator"].isin(annotators)]
-            coded = code_votes(chosen, this.schema, texts=texts["text_id"], count=this.experiment.consensus.count)
-            labels = make_labels(this, coded, this.experiment.consensus, texts, used)
-            found[arm] = without_gold_used(this.folder, labels)
+    used, panels = gold_for_consensus(this, texts), _best_panels(this, votes)
+    panels = {arm: who for arm, who in panels.items() if is_listed(arm, sorted(listed))}
+    this.folder.note("panel_arms", panels)
+    found = {}
+    for arm, annotators in panels.items():
+        chosen = votes[votes["annotator"].isin(annotators)]
+        coded = code_votes(chosen, this.schema, texts=texts["text_id"], count=this.experiment.consensus.count)
+        labels = make_labels(this, coded, this.experiment.consensus, texts, used)
+        found[arm] = without_gold_used(this.folder, labels)
     return found
 
 
-def panels_of(folder: RunFolder) -> dict[str, list[str]]:
-    """Return arm → annotators of every sub-panel from two up to one less than all."""
-    if not folder.has("panels"):
-        return {}
-    panels = folder.read("panels")
-    inner = panels[(panels["size"] > 1) & (panels["size"] < panels["size"].max())]
+def _best_panels(this: Run, votes: pd.DataFrame) -> dict[str, list[str]]:
+    """Arm → annotators of the sub-panel of each size, from two up to one less than all, that agrees most with all.
+
+    No gold enters: a panel chosen by gold would be fitted to it, and its texts would be human labels.
+    """
+    sizes = describe_panel(votes.assign(cost=None, confidence=None), None, labels=this.schema, seed=0)[1]
+    inner = sizes[(sizes["size"] > 1) & (sizes["size"] < sizes["size"].max())]
     return {f"panel:{size}": str(who).split(" + ") for size, who in zip(inner["size"], inner["annotators"])}
+
+
+def panels_of(folder: RunFolder) -> dict[str, list[str]]:
+    """Return arm `panel:<size>` → its annotators, as the trainings had them."""
+    found: dict[str, list[str]] = folder.record().get("panel_arms") or {}
+    return found
 
 
 def arms_of(

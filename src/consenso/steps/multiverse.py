@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.annotate import read_votes
 from consenso.compare import compare_arms
+from consenso.compare.verdict import INVALID, NO_VERDICT, UNSTABLE_RECIPE
 from consenso.consensus import METHODS, ConsensusSettings, code_votes
 from consenso.errors import ConfigError, ConsensoError, nearest
 from consenso.files import fingerprint_source
 from consenso.finetune import StudySettings, run_arms
+from consenso.finetune.study import arm_sizes
 from consenso.multiverse import DECLARED, MultiverseSettings, Specification, specifications, summarise
 from consenso.steps.consensus import gold_for_consensus, make_labels
 from consenso.steps.finetune import VOTES, arms_of, without_gold_used
 from consenso.steps.running import Run
+from consenso.store import RunFolder
 from consenso.tables import MULTIVERSE
 
 if TYPE_CHECKING:
@@ -57,7 +60,16 @@ def multiverse(this: Run) -> None:
             rows.append({"specification": number, **bench.row(specification), "is_main": specification == declared})
     frame = pd.DataFrame(rows, columns=list(MULTIVERSE.columns))
     folder.write("multiverse", frame)
-    folder.note("multiverse", summarise(frame, this.experiment.compare.margin) if len(frame) else "")
+    stands = len(frame) and _main_verdict(folder) not in {INVALID, UNSTABLE_RECIPE, NO_VERDICT, ""}
+    folder.note("multiverse", summarise(frame, this.experiment.compare.margin) if stands else "")
+
+
+def _main_verdict(folder: RunFolder) -> str:
+    """The verdict of the first student's primary contrast: where it does not stand, no other choice makes it stand."""
+    comparison = folder.read("comparison")
+    primary = comparison[comparison["is_primary"]]
+    first = primary[primary["student"] == folder.record()["settings"]["finetune"]["students"][0]]
+    return str(first["verdict"].iloc[0]) if len(first) else ""
 
 
 def multiverse_depends(this: Run) -> Any:
@@ -184,6 +196,7 @@ class _Bench:
             "aggregator": specification.aggregator,
             "threshold": f"{specification.threshold:g}" if specification.threshold else "none",
         }
+        self._votes(specification.votes)  # votes that cannot be read are an error, not a specification that fails
         try:
             return chosen | self._measure(specification)
         except ConsensoError as error:
@@ -198,17 +211,24 @@ class _Bench:
                        votes=self._votes(specification.votes), only=primary)  # fmt: skip
         results = run_arms(
             arms, texts[["text_id", "text"]], folds, student=specification.student, recipe=choice.recipe, schema=schema,
-            folder=folder, workers=choice.workers,
+            folder=folder, workers=choice.workers, budget=self._budget(specification.student),
         )  # fmt: skip
         found = compare_arms(
             results.predictions, texts.set_index("text_id")["gold"], trainings=results.trainings, schema=schema,
-            metric=experiment.compare.metric, margin=experiment.compare.margin, contrasts=[primary],
+            metric=experiment.compare.metric, margin=experiment.compare.margin, alpha=experiment.compare.alpha,
+            contrasts=[primary],
             replication="bootstrap" if choice.resamples(specification.student) else "seed",
         )  # fmt: skip
         row = found[found["is_primary"]].iloc[0]
         train = arms[(arms["arm"] == primary[0]) & (arms["part"] == "train")]["text_id"].nunique()
         names = ("difference", "low", "high", "low90", "high90", "verdict", "S", "n")
         return {name: row[name] for name in names} | {"train_texts": train}
+
+    def _budget(self, student: str) -> dict[int, int] | None:
+        """The rows that the steps of the main analysis follow from; None for a student that it lacks."""
+        arms = self.this.folder.read("arms")
+        arms = arms[arms["student"].isin([student, "all"])]
+        return arm_sizes(arms) if len(arms) else None
 
     def _choice(self, student: str) -> StudySettings:
         choice = self.this.experiment.finetune.for_student(student)

@@ -180,10 +180,10 @@ def _spread(logits: Any) -> Any:
 def _has_learned(run: _Run, training: Training) -> bool:
     """Whether the state that would predict is healthy: then the run is, however it goes on."""
     logits = run.predict(training.dev_rows) if run.best_logits is None else run.best_logits
-    return _collapse(logits, training) is None
+    return _collapse(logits, training, len(run.curve)) is None
 
 
-def _collapse(on_dev: np.ndarray, training: Training) -> str | None:
+def _collapse(on_dev: np.ndarray, training: Training, looks: int) -> str | None:
     return find_collapse(
         on_dev,
         training.dev_codes,
@@ -191,6 +191,7 @@ def _collapse(on_dev: np.ndarray, training: Training) -> str | None:
         seed=training.seed,
         targets=training.targets,
         dev_targets=training.dev_targets,
+        looks=looks,
     )
 
 
@@ -232,7 +233,7 @@ def _outcome(run: _Run, training: Training, fault: str | None) -> Outcome:
         run.model.load_state_dict(run.best)
     logits = run.predict(training.asked)
     on_dev = logits[np.searchsorted(training.asked, training.dev_rows)]
-    reason = fault or _collapse(on_dev, training)
+    reason = fault or _collapse(on_dev, training, len(run.curve))
     probabilities = _probabilities(logits, training)
     point = next((p for p in run.curve if p["step"] == run.best_step), {})
     # the dev scores are those of the stored predictions: other batches may round otherwise than on the way

@@ -67,6 +67,7 @@ def fit_head(
         seed=training.seed,
         targets=training.targets,
         dev_targets=training.dev_targets,
+        looks=len(recipe.c_grid),
     )
     scores = {name: kept[name] for name in scores}
     point = {"step": kept["steps"], "train_loss": kept["train_loss"], **scores}
