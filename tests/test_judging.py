@@ -131,6 +131,7 @@ def test_seeds_are_added_until_a_verdict_and_never_twice(say, tmp_path):
     path = write_experiment(
         tmp_path, finetune=TWO_ARMS, compare='metric = "accuracy"\nmargin = 0.05\nuntil = { most = 10 }'
     )
+    write_votes(tmp_path, write_texts(tmp_path, n=480, noise=0.6))  # hard enough for every seed to differ
     outcome = run_until_verdict(path, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     decisions = folder.record()["until_verdict"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -779,6 +780,30 @@ def test_two_data_sets_have_no_mean_and_the_folders_own_answers_do(three: list[R
     assert "A mean needs at least 3 data sets." in words
     assert "consensus − gold-aligned on 2 data sets: INCONCLUSIVE 2." in words
     assert "No mean over the 2 data sets" in words
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(three: list[RunFolder], tmp_path: Path) -> None:
+    folders = [RunFolder(shutil.copytree(folder.path, tmp_path / folder.path.name)) for folder in three[:2]]
+    for folder in folders:
+        folder.note("name", "same")
+    path = write_combined_report(folders, tmp_path / "both.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    links = [
+        attrs["href"] or "" for tag, attrs in page.tags if tag == "a" and not (attrs["href"] or "").startswith("#")
+    ]
+    assert [(tmp_path / unquote(link)).resolve().parent for link in links] == [f.path.resolve() for f in folders]
+    assert [str(folder.path) for folder in folders if str(folder.path) not in page.words] == []
+
+
+def test_the_head_says_which_data_sets_it_is_not_about(three: list[RunFolder], tmp_path: Path) -> None:
+    said = "This answer is about consensus − gold-aligned alone; not among its data sets: sst5 (consensus − gold)."
+    frame = combined_of(three[:2])
+    frame = frame[frame["kind"] == "dataset"]
+    path = write_combined_report(three[:2], tmp_path / "alike.html", frame)
+    assert "This answer is about" not in Page(path.read_text(encoding="utf-8")).words
+    frame.loc[frame["dataset"] == "sst5", "contrast"] = "consensus − gold"
+    path = write_combined_report(three[:2], tmp_path / "unlike.html", frame)
+    assert said in Page(path.read_text(encoding="utf-8")).words
 
 
 def test_a_combined_report_needs_folders_and_columns(three: list[RunFolder], tmp_path: Path) -> None:

@@ -172,7 +172,9 @@ def test_a_second_analysis_is_told_with_its_verdict(folder):
     rescue = table.assign(attempt="rescue", verdict="WORSE", S=7)
     folder.write("comparison", pd.concat([table.assign(attempt="as_run"), rescue]))
     said = texts_of(folder).methods
-    assert "replaced by fresh ones in all arms alike; its verdict is WORSE but within the margin: difference −0.2 " in said
+    assert (
+        "replaced by fresh ones in all arms alike; its verdict is WORSE but within the margin: difference −0.2 " in said
+    )
     assert "7 seeds, 20 test texts" in said
 
 

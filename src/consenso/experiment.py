@@ -140,7 +140,12 @@ def run_until_verdict(
         if not found.verdict:
             break
         decision = next_seeds(
-            place.read("comparison"), rule, margin=read.compare.margin, alpha=read.compare.alpha, planned=planned
+            place.read("comparison"),
+            rule,
+            margin=read.compare.margin,
+            alpha=read.compare.alpha,
+            planned=planned,
+            trained=seeds,
         )
         decisions.append({**asdict(decision), "seeds": seeds, "next": decision.seeds})
         place.note("until_verdict", decisions)

@@ -55,12 +55,14 @@ def next_seeds(
     alpha: float = 0.05,
     planned: int | None = None,
     student: str | None = None,
+    trained: int | None = None,
 ) -> Decision:
     """Return whether to train more seeds, and how many in total.
 
     `found`: a two-way result, or COMPARISON (its primary rows; its margin counts, and the student that needs most
     decides, declared variations left aside; `student`: this one alone, which may be a variation). `planned`: the total
-    that an earlier call decided on; keep it, for the seeds are worked out once.
+    that an earlier call decided on; keep it, for the seeds are worked out once. `trained`: the seeds that were trained, where
+    copies among them leave fewer in the result.
 
     Rule `reestimate`: after the pilot the needed seeds are worked out once, from the variances alone; the difference
     does not enter. As many fresh seeds as the pilot has are trained at least: a verdict on a pilot whose variance
@@ -71,7 +73,7 @@ def next_seeds(
     """
     settings = settings or UntilVerdict()
     if isinstance(found, TwoWay):
-        return _decide(found, settings, margin, alpha, planned)
+        return _decide(found, settings, margin, alpha, planned, trained or found.S)
     rows = check(found, COMPARISON)
     rows = rows[rows["is_primary"].astype(bool)]
     asked = rows["student"].map(base_student) if student is None else student
@@ -79,11 +81,13 @@ def next_seeds(
     if not len(rows):
         of = "" if student is None else f" of {student}"
         raise DataError(f"the comparison has no primary row{of} to decide by; train both arms of the primary contrast")
-    decisions = [_decide_row(row, settings, alpha, planned) for row in rows.to_dict("records")]
+    decisions = [_decide_row(row, settings, alpha, planned, trained) for row in rows.to_dict("records")]
     return max(decisions, key=lambda decision: (decision.action == "train", decision.seeds))
 
 
-def _decide_row(row: dict[str, object], settings: UntilVerdict, alpha: float, planned: int | None) -> Decision:
+def _decide_row(
+    row: dict[str, object], settings: UntilVerdict, alpha: float, planned: int | None, trained: int | None
+) -> Decision:
     number = {name: math.nan if row[name] is None else float(str(row[name])) for name in
               ("difference", "se", "df", "sd_seed", "sd_item", "sd_error", "margin", "S", "n", "k")}  # fmt: skip
     S, n = int(number["S"]), int(number["n"])
@@ -97,41 +101,45 @@ def _decide_row(row: dict[str, object], settings: UntilVerdict, alpha: float, pl
     squares = {"ms_seed": n * number["sd_seed"] ** 2 + error, "ms_item": S * number["sd_item"] ** 2 + error}
     known = {name: number[name] for name in ("difference", "se", "df")}
     result = TwoWay(**{**vars(unknown_result(S, n)), **known, **squares, "ms_error": error})
-    return _decide(result, settings, number["margin"], alpha, planned)
+    return _decide(result, settings, number["margin"], alpha, planned, trained or S)
 
 
-def _decide(result: TwoWay, settings: UntilVerdict, margin: float, alpha: float, planned: int | None) -> Decision:
-    S = result.S
-    if settings.pilot > S:
-        return Decision("train", settings.pilot, f"a pilot of {settings.pilot} seeds comes first; there are {S}")
+def _decide(  # noqa: PLR0917
+    result: TwoWay, settings: UntilVerdict, margin: float, alpha: float, planned: int | None, trained: int
+) -> Decision:
+    if settings.pilot > trained:
+        return Decision("train", settings.pilot, f"a pilot of {settings.pilot} seeds comes first; there are {trained}")
     if math.isnan(result.se):
-        return Decision("stop", S, "the seeds there are give no interval; more of the same will not")
+        return Decision("stop", trained, "the seeds there are give no interval; more of the same will not")
     if settings.rule == "looks":
-        return _look(result, settings, margin, alpha)
-    if planned is not None and planned > S:
-        return Decision("train", planned, f"{planned} seeds were decided on; there are {S}")
-    return _reestimate(result, settings, margin, alpha, planned)
+        return _look(result, settings, margin, alpha, trained)
+    if planned is not None and planned > trained:
+        return Decision("train", planned, f"{planned} seeds were decided on; there are {trained}")
+    return _reestimate(result, settings, margin, alpha, planned, trained)
 
 
-def _reestimate(result: TwoWay, settings: UntilVerdict, margin: float, alpha: float, planned: int | None) -> Decision:
+def _reestimate(  # noqa: PLR0917
+    result: TwoWay, settings: UntilVerdict, margin: float, alpha: float, planned: int | None, trained: int
+) -> Decision:
     needs = needed(result, margin, settings.power, alpha)
     if needs.items_first:
         return _futile(result, needs)
     if planned is not None:
         reason = f"{planned} seeds were decided on, once, and are there"
-        return Decision("stop", result.S, reason, needs.seeds_low, needs.seeds_high)
+        return Decision("stop", trained, reason, needs.seeds_low, needs.seeds_high)
     wanted = fewest_seeds(components(result), result.n, margin, settings.power, alpha)
-    total = max(result.S, min(max(wanted or settings.most, result.S + settings.pilot), settings.most))
+    total = max(trained, min(max(wanted or settings.most, trained + settings.pilot), settings.most))
     span = f"{needs.seeds_low or 'far more'} to {needs.seeds_high or 'far more'}"
     short = f", the most allowed is {settings.most}" if wanted is None or wanted > settings.most else ""
     fresh = f", and {settings.pilot} fresh ones at least" if wanted and wanted < total else ""
     reason = f"the variances of {result.S} seeds ask for {wanted or 'far more'} seeds ({span}){short}{fresh}"
-    action: Literal["stop", "train"] = "train" if total > result.S else "stop"
+    action: Literal["stop", "train"] = "train" if total > trained else "stop"
     return Decision(action, total, reason, needs.seeds_low, needs.seeds_high)
 
 
-def _look(result: TwoWay, settings: UntilVerdict, margin: float, alpha: float) -> Decision:
-    plan, level, S = look_plan(settings), level_of(settings, alpha), result.S
+def _look(result: TwoWay, settings: UntilVerdict, margin: float, alpha: float, S: int) -> Decision:
+    """`S`: the seeds that were trained; copies among them leave fewer in the result."""
+    plan, level = look_plan(settings), level_of(settings, alpha)
     if plan[-1] < S:
         return Decision("stop", S, f"more seeds than the last look ({plan[-1]}) has")
     if S not in plan:

@@ -176,17 +176,18 @@ def what_was_run(facts: Facts) -> Section:
             [Note("There is no run.json: settings and versions of this run are not known.", "absent")],
             group="The record",
         )
-    blocks: list[Block] = [_counts(facts)]
-    for grid in (_seconds(facts), _data(facts), _settings(facts), _versions(facts), _hashes(facts)):
+    blocks: list[Block] = []
+    for grid in (_counts(facts), _seconds(facts), _data(facts), _settings(facts), _versions(facts), _hashes(facts)):
         if grid is not None:
             blocks.append(grid)
-    return Section(*section, blocks, group="The record")
+    empty = Note("The record of this run names neither settings nor counts.", "absent")
+    return Section(*section, blocks or [empty], group="The record")
 
 
 PAIR = (Column("what"), Column("value"))
 
 
-def _counts(facts: Facts) -> Grid:
+def _counts(facts: Facts) -> Grid | None:
     rows = []
     texts, folds, votes, trainings = (facts.table(name) for name in ("texts", "folds", "votes", "trainings"))
     if texts is not None:
@@ -194,7 +195,8 @@ def _counts(facts: Facts) -> Grid:
     if folds is not None:
         sizes = folds.groupby("part")["text_id"].nunique()
         rows += [cells(f"{part} texts", count(sizes[part])) for part in ("train", "dev", "test") if part in sizes]
-    rows.append(cells("labels", f"{len(facts.label_names)}: {', '.join(facts.label_names)}"))
+    if facts.label_names:
+        rows.append(cells("labels", f"{len(facts.label_names)}: {', '.join(facts.label_names)}"))
     if votes is not None:
         rows.append(cells("votes", f"{count(len(votes))} of {plural(votes['annotator'].nunique(), 'annotator')}"))
     if trainings is not None:
@@ -208,7 +210,7 @@ def _counts(facts: Facts) -> Grid:
     for name in ("started_at", "finished_at"):
         if facts.record.get(name):
             rows.append(cells(name.replace("_", " "), str(facts.record[name])))
-    return Grid("Counts", PAIR, rows)
+    return Grid("Counts", PAIR, rows) if rows else None
 
 
 def _seconds(facts: Facts) -> Grid | None:

@@ -181,13 +181,22 @@ class _Bench:
             predictions, self.gold, arms=arms, arm=settings.arm, votes=self.votes, folds=folds,
             human_labels_used=len(_gold_used(folder)), settings=settings.value, **how,
         )  # fmt: skip
-        corrected = corrections_value(predictions, self.gold, arm=settings.arm, **how)
+        corrected = corrections_value(
+            predictions, self.gold, arm=settings.arm, trainings=self.tables["trainings"], **how
+        )
         parts = [frame for frame in (value, corrected) if len(frame)]
         folder.write("value", pd.concat(parts, ignore_index=True) if parts else value)
         everyone = sorted(self.votes["annotator"].unique())
         annotators = {"consensus": everyone, **{f"single:{name}": [name] for name in everyone}, **panels_of(folder)}
         frontier = cost_frontier(
-            predictions, self.gold, self.votes, annotators, control=settings.control, folds=folds, **how
+            predictions,
+            self.gold,
+            self.votes,
+            annotators,
+            control=settings.control,
+            folds=folds,
+            trainings=self.tables["trainings"],
+            **how,
         )
         folder.write("frontier", frontier)
 
