@@ -134,6 +134,7 @@ def judge_predictions(
             raise ConfigError(f"{out} is the folder of a run; choose another one for these predictions")
         with folder.locked():
             folder.note("name", source.name)
+            folder.note("kind", "predictions")
             folder.note("settings", {"compare": {"metric": metric, "margin": margin}})
             tables = {
                 "predictions": predictions,

@@ -22,7 +22,7 @@ from consenso.annotate.probing import probe
 from consenso.annotate.sources import FolderSource
 from consenso.consensus import annotator_quality, score_against_gold
 from consenso.data import make_folds, read_dataset
-from consenso.experiment import OUT_OF_DATE, STAGES, is_current, outcome
+from consenso.experiment import OUT_OF_DATE, STAGES, is_current, outcome, under_the_rule
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
 from consenso.intervals import wilson
@@ -43,6 +43,8 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
 
     With `experiment` (and where its paths start from) a stage whose settings have changed since counts as out of date.
     """
+    if experiment is not None:
+        experiment, _ = under_the_rule(experiment, folder)
     this = None if experiment is None else Run(experiment, folder, base or Path(), lambda event: None)
     done, stale, rows = folder.record().get("stages", {}), False, []
     for stage in STAGES:

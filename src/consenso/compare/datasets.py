@@ -146,12 +146,19 @@ def _one_student(student: str, rows: pd.DataFrame) -> pd.DataFrame:
     usable = (~rows["verdict"].isin(UNUSABLE)).to_numpy()
     adjusted = holm([p if fine else math.nan for p, fine in zip(rows["p"], usable)])
     records = [
-        {**row, "p_holm": p, "verdict": _adjusted(row, p, margin, alpha)}
-        for row, p in zip(rows.to_dict("records"), adjusted)
+        _under_holm(row, p, _adjusted(row, p, margin, alpha)) for row, p in zip(rows.to_dict("records"), adjusted)
     ]
     if usable.sum() >= 3:
         records.append(_mean_row(student, rows[usable], margin, alpha))
     return pd.DataFrame(records).reindex(columns=_COLUMNS)
+
+
+def _under_holm(row: dict[str, Any], p_holm: float, word: str) -> dict[str, Any]:
+    """The row with its adjusted p and word; where the word changes, the sentence says so."""
+    before, said = str(row["verdict"]), str(row["sentence"])
+    if word != before and said.startswith(before):
+        said = f"{word}{said.removeprefix(before).rstrip('.')}; {before} alone, but not after Holm's adjustment over the data sets."
+    return {**row, "p_holm": p_holm, "verdict": word, "sentence": said}
 
 
 def _adjusted(row: dict[Any, Any], p_holm: float, margin: float, alpha: float) -> str:

@@ -38,8 +38,9 @@ class UntilVerdict(Settings):
     @field_validator("most")
     @classmethod
     def _most_holds_the_pilot(cls, most: int, info: ValidationInfo) -> int:
-        if most < 2 * info.data.get("pilot", 5):
-            raise ValueError(f"at least twice the pilot's {info.data['pilot']} seeds; found {most}")
+        pilot = info.data.get("pilot", 5)  # absent where it was wrong itself
+        if most < 2 * pilot:
+            raise ValueError(f"at least twice the pilot's {pilot} seeds; found {most}")
         return most
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from consenso.annotate import check_annotators
 from consenso.compare import check_guards, compare_arms, score_runs
@@ -73,6 +73,12 @@ class _Bench:
         """The primary metric and the others that are computed."""
         settings = self.this.experiment.compare
         return tuple(dict.fromkeys([settings.metric, *settings.metrics]))
+
+    @property
+    def replication(self) -> Literal["seed", "bootstrap"]:
+        """What a seed of the first student stands for."""
+        study = next(self.this.experiment.finetune.studies())
+        return "bootstrap" if study.settings.resamples(study.base) else "seed"
 
     @cached_property
     def remaining(self) -> pd.DataFrame:
@@ -176,18 +182,19 @@ class _Bench:
         folder, settings = self.this.folder, self.this.experiment.compare
         predictions, arms, folds = (self.tables[name] for name in ("predictions", "arms", "folds"))
         how: dict[str, Any] = {"metric": settings.metric, "schema": self.this.schema}
+        everyone = sorted(self.votes["annotator"].unique())
+        annotators = {"consensus": everyone, **{f"single:{name}": [name] for name in everyone}, **panels_of(folder)}
         folder.write("learning_curve", learning_curve(predictions, self.gold, arms=arms, **how))
         value = labels_worth(
             predictions, self.gold, arms=arms, arm=settings.arm, votes=self.votes, folds=folds,
-            human_labels_used=len(_gold_used(folder)), settings=settings.value, **how,
+            human_labels_used=len(_gold_used(folder)), settings=settings.value, annotators=annotators.get(settings.arm),
+            replication=self.replication, **how,
         )  # fmt: skip
         corrected = corrections_value(
             predictions, self.gold, arm=settings.arm, trainings=self.tables["trainings"], **how
         )
         parts = [frame for frame in (value, corrected) if len(frame)]
         folder.write("value", pd.concat(parts, ignore_index=True) if parts else value)
-        everyone = sorted(self.votes["annotator"].unique())
-        annotators = {"consensus": everyone, **{f"single:{name}": [name] for name in everyone}, **panels_of(folder)}
         frontier = cost_frontier(
             predictions,
             self.gold,
