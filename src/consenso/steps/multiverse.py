@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate import read_votes
@@ -101,9 +101,9 @@ def _vote_sources(this: Run, settings: MultiverseSettings) -> dict[str, Callable
     own = _Votes(this)
     sources: dict[str, Callable[[], pd.DataFrame]] = {DECLARED: lambda: own.declared}
     if settings.each_variant:
-        sources |= {name: lambda name=name: own.with_variant(name) for name in own.variant_names}  # type: ignore[misc]
+        sources |= {name: partial(own.with_variant, name) for name in own.variant_names}
     if settings.leave_one_out:
-        sources |= {f"without {name}": lambda name=name: own.without(name) for name in own.annotators}  # type: ignore[misc]
+        sources |= {f"without {name}": partial(own.without, name) for name in own.annotators}
     for name, votes in settings.votes.items():
         if votes.variant is not None and votes.variant not in own.variant_names:
             raise ConfigError(
@@ -116,11 +116,11 @@ def _vote_sources(this: Run, settings: MultiverseSettings) -> dict[str, Callable
                 f"{nearest(strange[0], own.annotators)}"
             )
         if votes.annotators:
-            sources[name] = lambda votes=votes: own.only(votes.annotators)  # type: ignore[misc]
+            sources[name] = partial(own.only, votes.annotators)
         elif votes.variant is not None:
-            sources[name] = lambda votes=votes: own.with_variant(votes.variant)  # type: ignore[misc]
+            sources[name] = partial(own.with_variant, votes.variant)
         else:
-            sources[name] = lambda votes=votes: own.imported(votes.imports)  # type: ignore[misc]
+            sources[name] = partial(own.imported, votes.imports)
     logger.info("multiverse: votes %s of %s", ", ".join(sources), folder.path)
     return sources
 
