@@ -93,7 +93,7 @@ def sst5(folder, *, train, test, tested_on_train):
         tested = learn.sample(test, random_state=2).assign(text_id=lambda rows: "twin-" + rows["text_id"])
     else:
         tested = items[items["split"] == "test"].sample(test, random_state=2)
-    dev = items[items["split"] == "dev"].sample(400, random_state=3)
+    dev = items[items["split"] == "dev"].sample(300, random_state=3)
     every = pd.concat([learn.assign(split="train"), dev.assign(split="dev"), tested.assign(split="test")])
     every[["text_id", "text", "gold", "split"]].to_csv(folder / "texts.csv", index=False)
     hard = rng.beta(1.2, 2.2, len(every))
@@ -137,10 +137,10 @@ def test_the_wrong_experiment_with_a_real_encoder(tmp_path):
 
 @pytest.mark.slow
 def test_its_right_twin_gets_a_verdict(tmp_path):
-    right = sst5(tmp_path, train=2500, test=2210, tested_on_train=False) | {
+    right = sst5(tmp_path, train=1500, test=1105, tested_on_train=False) | {
         "finetune": {
             "students": ["encoder"], "arms": ["gold-aligned", "consensus"], "seeds": 5, "workers": 2,
-            "recipe": {"learning_rate": 5e-5, "epochs": 2, "precision": "bf16", "evaluations": 3},
+            "recipe": {"learning_rate": 1e-4, "epochs": 1.5, "precision": "bf16", "evaluations": 3},
         }
     }  # fmt: skip
     outcome = run(right, tmp_path / "run")

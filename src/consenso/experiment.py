@@ -279,8 +279,11 @@ STAGES = (
         ],
         compare,
     ),
-    Stage("multiverse", ("texts", "folds", "votes", "variant_votes", "annotators", "gold_used"), ("multiverse",),
-          multiverse_depends, multiverse),
+    Stage(
+        "multiverse",
+        ("texts", "folds", "votes", "variant_votes", "annotators", "gold_used", "consensus_gold", "arms", "comparison"),
+        ("multiverse",), multiverse_depends, multiverse,
+    ),
     Stage(
         "report", tuple(TABLES), (),
         lambda this: this.experiment.model_dump(mode="json"),
