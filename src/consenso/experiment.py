@@ -281,7 +281,7 @@ STAGES = (
     ),
     Stage(
         "multiverse",
-        ("texts", "folds", "votes", "variant_votes", "annotators", "gold_used", "consensus_gold", "arms", "comparison"),
+        ("texts", "folds", "votes", "variant_votes", "annotators", "gold_used"),
         ("multiverse",), multiverse_depends, multiverse,
     ),
     Stage(

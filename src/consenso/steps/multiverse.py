@@ -79,7 +79,9 @@ def multiverse_depends(this: Run) -> Any:
         return None
     chosen = experiment.model_dump(mode="json", include={"multiverse", "consensus", "compare", "finetune"})
     files = [fingerprint_source(one.source, this.base) for votes in settings.votes.values() for one in votes.imports]
-    return [chosen, files, this.folder.record().get("labels")]
+    prints = this.folder.fingerprints()
+    main = {name: prints.get(name) for name in ("consensus_gold", "arms", "comparison")}
+    return [chosen, files, main, this.folder.record().get("labels")]
 
 
 def _students(this: Run) -> list[str]:
