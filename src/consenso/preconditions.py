@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from consenso.errors import ConfigError, DataError, MissingExtraError
 from consenso.experiment_file import Experiment
 from consenso.finetune import STUDENTS, FinetuneSettings
+from consenso.finetune.tracking import need_tracker
 from consenso.labels import LabelSchema
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def need_extras(experiment: Experiment, stages: list[str]) -> None:
     for extra, modules in needs.items():
         if any(util.find_spec(module) is None for module in modules):
             raise MissingExtraError(_NEEDED_BY[extra], extra)
+    for tracker in experiment.finetune.report_to if "finetune" in stages else ():
+        need_tracker(tracker)
 
 
 _NEEDED_BY = {

@@ -82,14 +82,19 @@ def describe(event: dict[str, Any]) -> str:
         return f"{stage:<10} unchanged"
     if event["event"] == "end":
         return f"{stage:<10} done in {event['seconds']:.1f} s"
-    if event["event"] == "advance" and event["step"] == "answers":
-        return f"{stage:<10} {_answers(event)}"
-    if event["event"] == "advance" and event["step"] == "specifications":
-        return f"{stage:<10} {event['done']}/{event['total']} specifications"
-    if event["event"] == "advance":
-        what = "trainings" if event["step"] == stage else "texts prepared"
-        return f"{stage:<10} {event['student']}: {event['done']}/{event['total']} {what}, {event['seconds']:.0f} s"
-    return ""
+    return f"{stage:<10} {_advance(event)}" if event["event"] == "advance" else ""
+
+
+def _advance(event: dict[str, Any]) -> str:
+    step, seen = event["step"], f"{event.get('done', 0):,}/{event.get('total', 0):,}"
+    if step == "answers":
+        return _answers(event)
+    if step == "specifications":
+        return f"{seen} specifications"
+    if step == "steps":
+        return f"{event['student']}: step {seen}, dev macro-F1 {event['dev_macro_f1']:.3f}, {event['seconds']:.0f} s"
+    what = "trainings" if step == event["stage"] else "texts prepared"
+    return f"{event['student']}: {event['done']}/{event['total']} {what}, {event['seconds']:.0f} s"
 
 
 def _answers(event: dict[str, Any]) -> str:

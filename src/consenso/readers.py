@@ -97,7 +97,7 @@ def _decode(content: bytes, path: Path) -> str:
 
 def _read_csv(content: bytes, path: Path) -> RawSource:
     text = _decode(content, path)
-    separator = "\t" if data_suffix(path) == ".tsv" else _separator(text)
+    separator = "\t" if data_suffix(path) == ".tsv" else find_separator(text)
     header = _header(text, separator)
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path}: column(s) {repeated} stand more than once; rename them")
@@ -122,8 +122,8 @@ def _read_csv(content: bytes, path: Path) -> RawSource:
     return RawSource(frame, facts=facts)
 
 
-def _separator(text: str) -> str:
-    """The separator that cuts the header into most columns; a comma in doubt."""
+def find_separator(text: str) -> str:
+    """Return the separator that cuts the header into most columns; a comma in doubt."""
     return max(",;\t", key=lambda separator: len(_header(text, separator)))
 
 

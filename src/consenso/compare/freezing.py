@@ -18,7 +18,17 @@ FORMAT = 1
 HOW_NOT_WHAT = {
     "compare": ("low_power_below", "few_texts_below", "gold_public", "bootstrap"),
     "consensus": ("bootstrap",),
-    "finetune": ("workers", "overrides", "students", "arms", "seeds", "recipe", "resample"),
+    "finetune": (
+        "workers",
+        "checkpoint_minutes",
+        "report_to",
+        "overrides",
+        "students",
+        "arms",
+        "seeds",
+        "recipe",
+        "resample",
+    ),
     "annotator": ("price", "batch", "batch_tokens", "batch_size"),
 }
 """Settings of a section that change no number of the verdict, or that stand under a heading of their own."""

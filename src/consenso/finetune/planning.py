@@ -12,11 +12,11 @@ from consenso.finetune.rescue import Rescue, replaced_seeds, rescue_study
 from consenso.finetune.students import STUDENTS
 from consenso.finetune.study import Run, make_study
 from consenso.finetune.training import base_student
+from consenso.finetune.words import estimated_tokens
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 BASIS = "one Zen 4 core, torch 2.13; tokens estimated from the words; other processors differ, a GPU is far faster"
@@ -61,7 +61,7 @@ def plan_arms(
     With `rescue` that of the runs known to have collapsed is planned too; how many more will, nobody knows.
     """
     study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=schema, budget=budget)
-    module, tokens = STUDENTS[base_student(student)], _tokens(study.texts, study.recipe)
+    module, tokens = STUDENTS[base_student(student)], estimated_tokens(study.texts, study.recipe)
     studies = [study]
     if rescue is not None and (
         replaced := replaced_seeds(study, finished_outcomes(study.trainings(), folder), counted)
@@ -81,11 +81,3 @@ def plan_arms(
     is_cached = module is STUDENTS["frozen"] and folder is not None
     size = 4 * 384 * len(study.texts) if left and is_cached else 0
     return [Planned("prepare", (), None, None, None, not left, spent, size), *pieces]
-
-
-def _tokens(texts: list[str], recipe: Recipe) -> np.ndarray:
-    """Word pieces per text, estimated: 1.3 per word and the two special tokens, cut at the recipe's length."""
-    import numpy as np
-
-    words = np.array([len(text.split()) for text in texts], dtype="float64")
-    return np.minimum(1.3 * words + 2, recipe.max_length)

@@ -16,6 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, cast
 
+from consenso import encoders
+from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.pieces import write_piece
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import STUDENTS
@@ -43,6 +45,8 @@ class Bench:
     recipe: Recipe
     schema: LabelSchema
     folder: RunFolder | None
+    checkpoint_minutes: float = 10
+    """Time between two savings of a training in progress."""
 
     def prepare(self, texts: Sequence[str], progress: Callable[[int, int], None]) -> Prepared:
         """Compute what all trainings share; embeddings are read from the run folder where they are."""
@@ -51,9 +55,9 @@ class Bench:
 
     def train(self, training: Training, prepared: Prepared) -> Outcome:
         """Train, save what comes out and return it; a fault becomes an outcome that is not saved: it is tried again."""
-        started = time.monotonic()
+        started, checkpoint = time.monotonic(), self.checkpoint(training)
         try:
-            outcome = STUDENTS[self.student].train(training, prepared, self.recipe, self.schema)
+            outcome = STUDENTS[self.student].train(training, prepared, self.recipe, self.schema, checkpoint)
         except _FAULTS as error:
             reason = str(error).strip().split("\n")[0]
             return Outcome("failed", f"{type(error).__name__}: {reason}", facts=_times(started, None))
@@ -62,7 +66,15 @@ class Bench:
         outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})
         if self.folder is not None:
             write_piece(self.folder.piece_path("trainings", training.key), outcome)
+        if checkpoint is not None:
+            checkpoint.remove()
         return outcome
+
+    def checkpoint(self, training: Training) -> Checkpoint | None:
+        """Return where the training saves its state; None without a run folder."""
+        if self.folder is None:
+            return None
+        return Checkpoint(self.folder.path / "pieces" / "unfinished" / f"{training.key}.pt", self.checkpoint_minutes)
 
 
 def _times(started: float, samples: int | None) -> dict[str, Any]:
@@ -135,9 +147,11 @@ def _save(path: Path, prepared: Prepared) -> None:
 def _pool(bench: Bench, path: Path, trainings: list[Training], workers: int) -> Done:
     import multiprocessing
 
-    pool = ProcessPoolExecutor(
-        min(workers, len(trainings)), multiprocessing.get_context("spawn"), _start_worker, (bench, path)
-    )
+    context, workers = multiprocessing.get_context("spawn"), min(workers, len(trainings))
+    places = context.SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (bench, path, places))
     try:
         futures = {pool.submit(_train_in_worker, training): training.key for training in trainings}
         for future in as_completed(futures):
@@ -149,16 +163,26 @@ def _pool(bench: Bench, path: Path, trainings: list[Training], workers: int) -> 
 _here: dict[str, Any] = {}
 
 
-def _start_worker(bench: Bench, path: Path) -> None:
+def _start_worker(bench: Bench, path: Path, places: Any) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
         os.environ[name] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.pop("WORLD_SIZE", None)  # a launcher's processes train one model together, workers do not
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import numpy as np
 
     with np.load(path) as found:
         _here["prepared"] = dict(found)
     _here["bench"] = bench
+    if STUDENTS[bench.student].USES_ENCODER:
+        _take_gpu(places.get())
+
+
+def _take_gpu(place: int) -> None:
+    """Each worker has a GPU of its own, as far as there are enough."""
+    torch = encoders.import_torch()
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(place % gpus)
 
 
 def _end_with_parent() -> None:

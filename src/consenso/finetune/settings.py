@@ -14,6 +14,7 @@ from consenso.finetune.arms import ARMS, known_arm
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.selection import InstanceSelection
 from consenso.finetune.students import STUDENTS
+from consenso.finetune.tracking import TRACKERS
 from consenso.settings import Settings
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -104,8 +105,14 @@ class FinetuneSettings(_Choice):
     """Draw the training texts anew (bootstrap) for each seed; default: for students that train deterministically."""
     rescue: bool = True
     """Train all arms of a seed again under the next seed where an arm collapsed: a second analysis beside the first."""
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Trainings at the same time, each in a process with one thread."""
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Trainings at the same time, each in a process with one thread; auto: one per GPU, or one per core and enough memory."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
+    """A training of the encoder that takes longer saves its state each time: a kill costs no more than this."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that each training is reported to: tensorboard, mlflow, wandb; they write to trackers/ of the run folder."""
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Try these before the arms are trained, on dev and under a seed of its own, and train all arms with the best one."""
     overrides: dict[str, StudentOverride] = Field(default_factory=dict)
     """Student → what differs for it: a costly student on fewer arms and seeds, for example."""
     variants: dict[str, Variant] = Field(default_factory=dict)
@@ -115,6 +122,23 @@ class FinetuneSettings(_Choice):
     @classmethod
     def _known_students(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _known(names, STUDENTS, "student")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_several(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _known(names, TRACKERS, "tracker")
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _several_rates(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if rates and len(set(rates)) < max(2, len(rates)):
+            raise ValueError(f"name two or more different rates to choose from, or none; found {list(rates)}")
+        return rates
 
     @field_validator("overrides")
     @classmethod
@@ -137,11 +161,18 @@ class FinetuneSettings(_Choice):
                 raise ValueError(f"variants.{name}: student {strange[0]!r} is not among finetune.students")
         for student in self.overrides:
             self.for_student(student)
+        if self.learning_rates and not any(self.for_student(student).probes(student) for student in self.students):
+            raise ValueError(
+                f"learning_rates: none of the students {', '.join(self.students)} takes one of them (linear heads have none, and "
+                "[finetune.overrides] may fix one); add the student encoder, or leave learning_rates out"
+            )
         for _ in self.studies():
             pass
         for name, variant in self.variants.items():
             for student in variant.students or self.students:
-                if not variant.changes(student, self.for_student(student).recipe):
+                main = self.for_student(student)
+                fixes_rate = main.probes(student) and "learning_rate" in variant.recipe
+                if not (fixes_rate or variant.changes(student, main.recipe)):
                     raise ValueError(
                         f"variants.{name}: nothing that student {student!r} reads differs from the main settings; name the students "
                         "that it is for, or change something they read"
@@ -176,7 +207,13 @@ class FinetuneSettings(_Choice):
         changes = {name: value for name in ("arms", "seeds") if (value := getattr(override, name)) is not None}
         recipe = {**self.recipe.model_dump(), **override.recipe}
         kept = self.model_dump(exclude={"overrides", "variants", "dev"})
+        if "learning_rate" in override.recipe:  # who names a rate of its own has chosen
+            kept["learning_rates"] = ()
         return StudySettings(**{**kept, **changes, "recipe": recipe}, dev=dev)
+
+    def probes(self, student: str) -> bool:
+        """Return whether the learning rate of this student (a key of STUDENTS) is chosen among `learning_rates`."""
+        return bool(self.learning_rates) and "learning_rate" in STUDENTS[student].RECIPE_FIELDS
 
     def resamples(self, student: str) -> bool:
         """Return whether the training texts of this student are drawn anew for each seed."""

@@ -76,11 +76,13 @@ def make_study(
     recipe: Recipe | None,
     schema: LabelSchema | None,
     budget: Mapping[int, int] | None = None,
+    tested: bool = True,
 ) -> Study:
     """Check the tables and join them by text id; gold is not looked at, the arms' targets are.
 
     `student`: a key of STUDENTS, or one under a declared variation such as `frozen (gold dev)`. `budget`: fold → training
     rows whose epochs give the steps, where they are not those of the largest arm here (`arm_sizes` of another study).
+    `tested`: each fold must have test texts.
     """
     if (base := base_student(student)) not in STUDENTS:
         raise ConfigError(f"unknown student {base!r}; choose from {', '.join(STUDENTS)}.{nearest(base, STUDENTS)}")
@@ -90,7 +92,7 @@ def make_study(
     if arms.empty:
         raise DataError(f"arms: no rows for student {student!r}; make_arms makes them")
     named = _texts(texts)
-    parts = _parts(folds, named, sorted(arms["fold"].unique()))
+    parts = _parts(folds, named, sorted(arms["fold"].unique()), tested)
     recipe = recipe or Recipe()
     rows, shares = _rows(arms, named, parts, schema), _shares(arms, schema)
     header, steps = _header(base, recipe, schema), None if STUDENTS[base].DETERMINISTIC else recipe
@@ -136,7 +138,7 @@ def _texts(texts: pd.DataFrame) -> pd.Series:
     return found
 
 
-def _parts(folds: pd.DataFrame, texts: pd.Series, wanted: list[int]) -> dict[int, np.ndarray]:
+def _parts(folds: pd.DataFrame, texts: pd.Series, wanted: list[int], tested: bool) -> dict[int, np.ndarray]:
     """Fold → the part of each text, as a code."""
     import numpy as np
 
@@ -147,7 +149,7 @@ def _parts(folds: pd.DataFrame, texts: pd.Series, wanted: list[int]) -> dict[int
         positions = _positions(rows["text_id"], texts.index, "folds")
         parts[int(fold)] = np.full(len(texts), _ELSEWHERE)
         parts[int(fold)][positions] = rows["part"].map(codes).to_numpy(dtype="int64")
-        if not (parts[int(fold)] == _TEST).any():
+        if tested and not (parts[int(fold)] == _TEST).any():
             raise DataError(
                 f"folds: fold {fold} has no test texts, so nothing could be compared; make_folds draws them"
             )

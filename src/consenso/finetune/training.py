@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.recipe import Recipe
 from consenso.labels import LabelSchema
 
@@ -95,8 +96,15 @@ class Student(Protocol):
     ) -> Prepared:
         """Compute what all trainings share."""
 
-    def train(self, training: Training, prepared: Prepared, recipe: Recipe, schema: LabelSchema) -> Outcome:
-        """Train once and predict the asked texts."""
+    def train(
+        self,
+        training: Training,
+        prepared: Prepared,
+        recipe: Recipe,
+        schema: LabelSchema,
+        checkpoint: Checkpoint | None = None,
+    ) -> Outcome:
+        """Train once and predict the asked texts; with `checkpoint`, save the state by time and go on from it."""
 
     def seconds(self, tokens: np.ndarray, recipe: Recipe, trainings: Sequence[Training]) -> tuple[float, float]:
         """Return estimated seconds on one core: preparing all texts, and the trainings; `tokens` per text."""

@@ -11,7 +11,7 @@ from consenso.report.blocks import absent, count, number, percent, plural
 from consenso.report.facts import Facts
 from consenso.report.gold_used import gold_words
 from consenso.report.method_section import METHODS
-from consenso.report.paper_words import level, listed, recipe_of, student_words
+from consenso.report.paper_words import level, listed, rate_probe, recipe_of, student_words
 from consenso.report.references import METHOD_KEYS
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ LEVELS = ("exact", "normalised", "near", "group")
 
 def methods_sentences(facts: Facts) -> Iterator[str]:
     """Yield the sentences of the methods paragraph, in order."""
-    for part in (_texts, _parts, _leaks, _annotators, _votes, _consensus, _agreement, _students, _seeds, _arms):
+    for part in (_texts, _parts, _leaks, label_sentences, _students, _seeds, _arms):
+        yield from part(facts)
+
+
+def label_sentences(facts: Facts) -> Iterator[str]:
+    """Yield the sentences on who labelled the texts, how votes became labels, and how far the annotators agree."""
+    for part in (_annotators, _votes, _consensus, _agreement):
         yield from part(facts)
 
 
@@ -200,6 +206,20 @@ _RECIPE = (
 )  # fmt: skip
 
 
+def _chosen_rate(facts: Facts, student: str) -> Iterator[str]:
+    """How the learning rate was chosen; nothing where it was declared."""
+    if (probe := rate_probe(facts, student)) is None:
+        return
+    tried = probe["tried"]
+    rates = listed([f"{rate:g}" for rate in sorted({row["rate"] for row in tried})])
+    names = sorted({row["arm"] for row in tried})
+    arms = f"the {'arm' if len(names) == 1 else 'arms'} {listed([f'“{arm}”' for arm in names])}"
+    yield (
+        f"Its learning rate was chosen among {rates} by mean development macro-F1 over {arms} under a separate seed, each "
+        "arm scored on development labels of its own source, and is the same for all arms and seeds."
+    )
+
+
 def _students(facts: Facts) -> Iterator[str]:
     """One sentence per student that was trained: what it is, its recipe."""
     for student in facts.students:
@@ -214,6 +234,8 @@ def _students(facts: Facts) -> Iterator[str]:
         if facts.variation(student) is not None:
             lead = "A declared variant was"
         yield f"{lead} {student_words(facts, student)}" + (f" ({', '.join(said)})." if said else ".")
+        if facts.variation(student) is None:
+            yield from _chosen_rate(facts, student)
     if facts.students and facts.table("arms") is not None:
         steps = ", number of optimiser steps" if {s.partition(" (")[0] for s in facts.students} == {"encoder"} else ""
         own = "" if not any(" (" in s for s in facts.students) else ", except where a student’s name declares otherwise"

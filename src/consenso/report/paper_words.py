@@ -65,7 +65,27 @@ def student_words(facts: Facts, student: str) -> str:
 
 
 def recipe_of(facts: Facts, student: str) -> dict[str, Any]:
-    """Return the recipe of a student, its overrides and those of its variation applied; {} where the record has none."""
+    """Return the recipe that a student was trained with, a chosen learning rate in it; {} where the record has none."""
+    found = _declared_recipe(facts, student)
+    if (probe := rate_probe(facts, student)) is not None:
+        found["learning_rate"] = probe["chosen"]
+    return found
+
+
+def rate_probe(facts: Facts, student: str) -> dict[str, Any] | None:
+    """Return how the learning rate of a student was chosen (the record's `learning_rates`); None where it was declared."""
+    base, _, variation = student.partition(" (")
+    sections = [(facts.setting("finetune", "overrides", {}) or {}).get(base)]
+    sections.append((facts.setting("finetune", "variants", {}) or {}).get(variation.rstrip(")")))
+    fixed = any("learning_rate" in (given.get("recipe") or {}) for given in sections if isinstance(given, dict))
+    if fixed or not facts.setting("finetune", "learning_rates"):
+        return None
+    found: dict[str, Any] | None = (facts.record.get("learning_rates") or {}).get(base)
+    return found
+
+
+def _declared_recipe(facts: Facts, student: str) -> dict[str, Any]:
+    """The recipe of the settings, its overrides and those of its variation applied."""
     base, _, variation = student.partition(" (")
     found: dict[str, Any] = {}
     for given in (

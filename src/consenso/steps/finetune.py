@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from consenso.compare.contrasts import choose_contrasts
 from consenso.consensus import code_votes, describe_panel
 from consenso.encoders import encoder_fingerprint
-from consenso.finetune import STUDENTS, Results, StudySettings, is_listed, make_arms, run_arms
+from consenso.finetune import STUDENTS, Recipe, Results, StudySettings, is_listed, make_arms, run_arms
 from consenso.finetune.expanding import needs_of
+from consenso.finetune.rate_probe import NOTE, chosen_among, probe_rates, probe_seed, with_chosen_rate
 from consenso.finetune.study import arm_sizes
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_gold
@@ -20,6 +22,8 @@ from consenso.store import RunFolder, environment
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 BEFORE_VOTES = frozenset({"gold", "aligned gold", "labels", "text"})
 """What an arm may read that is made, in a dry run, before there are votes."""
@@ -35,6 +39,8 @@ def finetune(this: Run) -> dict[str, Any]:
     texts, folds, labels = folder.read("texts"), folder.read("folds"), labels_to_train_on(folder)
     need_gold(texts, folds, labels, settings)
     folder.note("environment", environment())
+    if settings.learning_rates or NOTE in folder.record():
+        folder.note(NOTE, {})
     made_of = {"texts": texts, "folds": folds, "labels": labels, **votes_and_panels(this, texts)}
     all_arms, results = [], []
     budgets: dict[str, dict[int, int]] = {}
@@ -42,13 +48,24 @@ def finetune(this: Run) -> dict[str, Any]:
         make = partial(arms_of, base, choice, schema, **made_of)
         arms = make()
         budgets.setdefault(base, arm_sizes(arms))  # a variant takes the steps of its student, whatever arms it has
+        shared: dict[str, Any] = {
+            "student": student, "schema": schema, "folder": folder, "workers": choice.workers,
+            "checkpoint_minutes": choice.checkpoint_minutes,
+            "counted": compared_arms(this, arms), "report_to": choice.report_to,
+            "progress": lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
+        }  # fmt: skip
+        inputs = texts[["text_id", "text"]], folds
+        if student == base and choice.probes(base):
+            probed = make(seeds=[seed_of_probe(choice)])
+            tried = probe_rates(
+                probed, *inputs, rates=choice.learning_rates, recipe=choice.recipe, budget=budgets[base], **shared
+            )
+            _note_rate(folder, base, tried)
         results.append(
             run_arms(
-                arms, texts[["text_id", "text"]], folds,
-                student=student, recipe=choice.recipe, schema=schema, folder=folder, workers=choice.workers,
+                arms, *inputs, recipe=recipe_of(folder, base, choice), **shared,
                 rescue=partial(_under_other_seeds, make) if choice.rescue else None,
-                counted=_compared(this, arms), budget=None if student == base else budgets[base],
-                progress=lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
+                budget=None if student == base else budgets[base],
             )
         )  # fmt: skip
         all_arms.append(arms.assign(student=student))
@@ -58,8 +75,27 @@ def finetune(this: Run) -> dict[str, Any]:
     return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
 
 
-def _compared(this: Run, arms: pd.DataFrame) -> set[str]:
-    """The arms of the reported contrasts: a collapse anywhere else decides nothing."""
+def seed_of_probe(choice: StudySettings) -> int:
+    """Return the seed under which learning rates are tried."""
+    return probe_seed(range(1, choice.seeds + 1) if isinstance(choice.seeds, int) else choice.seeds)
+
+
+def _note_rate(folder: RunFolder, student: str, tried: pd.DataFrame) -> None:
+    found = chosen_among(tried)
+    folder.note(NOTE, {**folder.record().get(NOTE, {}), student: found})
+    means = ", ".join(f"{rate}: {mean:.3f}" for rate, mean in found["means"].items())
+    logger.info("learning rate of %s: %g (mean dev macro-F1 of the arms: %s)", student, found["chosen"], means)
+
+
+def recipe_of(folder: RunFolder, student: str, choice: StudySettings) -> Recipe:
+    """Return the recipe of a student (a key of STUDENTS) or of a variant of it, with the learning rate that was chosen."""
+    if not choice.probes(student):
+        return choice.recipe
+    return with_chosen_rate(choice.recipe, student, folder.record().get(NOTE))
+
+
+def compared_arms(this: Run, arms: pd.DataFrame) -> set[str]:
+    """Return the arms of the reported contrasts: a collapse anywhere else decides nothing."""
     settings = this.experiment.compare
     asked = [(c.arm, c.control) for c in settings.contrasts] or None
     chosen, _ = choose_contrasts(set(arms["arm"]), asked, (settings.arm, settings.control))
@@ -172,4 +208,8 @@ def finetune_depends(this: Run) -> Any:
     settings = this.experiment.finetune
     used = {study.settings.recipe.encoder for study in settings.studies() if STUDENTS[study.base].USES_ENCODER}
     encoders = {encoder: encoder_fingerprint(encoder) for encoder in sorted(used)}
-    return [settings.model_dump(mode="json", exclude={"workers"}), encoders, this.folder.record().get("labels")]
+    return [
+        settings.model_dump(mode="json", exclude={"workers", "report_to", "checkpoint_minutes"}),
+        encoders,
+        this.folder.record().get("labels"),
+    ]

@@ -18,7 +18,7 @@ from consenso.finetune import StudySettings, run_arms
 from consenso.finetune.study import arm_sizes
 from consenso.multiverse import DECLARED, MultiverseSettings, Specification, specifications, summarise
 from consenso.steps.consensus import gold_for_consensus, make_labels
-from consenso.steps.finetune import VOTES, arms_of, without_gold_used
+from consenso.steps.finetune import VOTES, arms_of, recipe_of, without_gold_used
 from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.tables import MULTIVERSE
@@ -78,6 +78,8 @@ def multiverse_depends(this: Run) -> Any:
     if settings is None:
         return None
     chosen = experiment.model_dump(mode="json", include={"multiverse", "consensus", "compare", "finetune"})
+    for name in ("workers", "checkpoint_minutes", "report_to"):
+        del chosen["finetune"][name]
     files = [fingerprint_source(one.source, this.base) for votes in settings.votes.values() for one in votes.imports]
     prints = this.folder.fingerprints()
     main = {name: prints.get(name) for name in ("consensus_gold", "arms", "comparison")}
@@ -212,8 +214,9 @@ class _Bench:
         arms = arms_of(specification.student, choice, schema, texts=texts, folds=folds, labels=self._labels(specification, texts),
                        votes=self._votes(specification.votes), only=primary)  # fmt: skip
         results = run_arms(
-            arms, texts[["text_id", "text"]], folds, student=specification.student, recipe=choice.recipe, schema=schema,
-            folder=folder, workers=choice.workers, budget=self._budget(specification.student),
+            arms, texts[["text_id", "text"]], folds, student=specification.student, schema=schema, folder=folder,
+            recipe=recipe_of(folder, specification.student, choice), workers=choice.workers,
+            budget=self._budget(specification.student), report_to=choice.report_to,
         )  # fmt: skip
         found = compare_arms(
             results.predictions, texts.set_index("text_id")["gold"], trainings=results.trainings, schema=schema,

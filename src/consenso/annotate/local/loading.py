@@ -34,7 +34,7 @@ def load_model(
         where = resolve_encoder(name)
         config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
         check(name, config)
-        tokenizer = load_tokenizer(name)
+        tokenizer = load_tokenizer(name, generative=True)
         model, found = getattr(transformers, auto_class).from_pretrained(
             where, config=config, dtype=dtypes[dtype], trust_remote_code=False, output_loading_info=True
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from consenso.finetune.students import encoder, frozen, linear
+from consenso.finetune.students import contrastive, encoder, frozen, linear
 from consenso.finetune.training import Student
 
 STUDENTS: dict[str, Student] = {
+    "contrastive": cast(Student, contrastive),
     "encoder": cast(Student, encoder),
     "frozen": cast(Student, frozen),
     "linear": cast(Student, linear),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from consenso import encoders
+from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students.heads import distinct_rows, fit_head
 from consenso.finetune.training import Outcome, Prepared, Progress, Training
@@ -29,8 +30,10 @@ def prepare(
     return {"embeddings": found}
 
 
-def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelSchema) -> Outcome:
-    """Fit the head on the arm's rows and predict the asked texts."""
+def train(
+    training: Training, prepared: Prepared, recipe: Recipe, schema: LabelSchema, checkpoint: Checkpoint | None = None
+) -> Outcome:
+    """Fit the head on the arm's rows and predict the asked texts. Too short for a checkpoint."""
     # float64: in float32 lbfgs stops early, at coefficients that depend on where the search began
     features, classes = prepared["embeddings"], len(schema)
     positions, codes, weights = distinct_rows(training, classes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students.heads import distinct_rows, fit_head
 from consenso.finetune.training import Outcome, Prepared, Progress, Training
@@ -32,8 +33,10 @@ def prepare(
     return {"data": counts.data, "indices": counts.indices, "indptr": counts.indptr, "shape": shape}
 
 
-def train(training: Training, prepared: Prepared, recipe: Recipe, schema: LabelSchema) -> Outcome:
-    """Fit TF-IDF and head on the arm's rows and predict the asked texts."""
+def train(
+    training: Training, prepared: Prepared, recipe: Recipe, schema: LabelSchema, checkpoint: Checkpoint | None = None
+) -> Outcome:
+    """Fit TF-IDF and head on the arm's rows and predict the asked texts. Too short for a checkpoint."""
     from scipy.sparse import csr_matrix
 
     parts = (prepared["data"], prepared["indices"], prepared["indptr"])

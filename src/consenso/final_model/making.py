@@ -1,0 +1,328 @@
+"""train_model: train one encoder as the experiment would, scale its probabilities, and save it with its card."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from consenso import encoders
+from consenso.errors import ConfigError, TrainingError
+from consenso.experiment import run
+from consenso.experiment_file import Experiment, read_experiment
+from consenso.final_model.choosing import Chosen, check_labels, choose, settings_of
+from consenso.final_model.pushing import check_push, push_model
+from consenso.final_model.scoring import compared_settings, how_sure, in_comparison, on_test_texts
+from consenso.finetune import Recipe
+from consenso.finetune.checkpoint import Checkpoint
+from consenso.finetune.metrics import cross_entropy, softmax
+from consenso.finetune.pool import one_thread
+from consenso.finetune.saving import check_target, fold_temperature, logits_of, save_classifier
+from consenso.finetune.students import encoder
+from consenso.finetune.training import Outcome, Prepared
+from consenso.report.model_card import model_card
+from consenso.steps.running import Run
+from consenso.store import RunFolder, environment
+from consenso.temperature import fit_temperature, scale
+
+if TYPE_CHECKING:
+    import numpy as np
+
+logger = logging.getLogger(__name__)
+
+FEWEST_DEV = 30
+"""With fewer dev texts than this a temperature would be a guess; the model keeps T = 1."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A final model that was saved."""
+
+    folder: Path
+    """The model folder: `transformers.pipeline("text-classification", model=folder)` loads it."""
+    facts: dict[str, Any]
+    """What its consenso.json holds."""
+    address: str | None = None
+    """Where it was pushed to, if it was."""
+
+
+def train_model(
+    experiment: Experiment | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    to: str | Path,
+    labels: str | None = None,
+    seed: int | None = None,
+    seeds_tried: int = 1,
+    all_texts: bool = False,
+    threads: int = 1,
+    force: bool = False,
+    push_to_hub: str | None = None,
+    private: bool = False,
+    base: Path | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Trained:
+    """Train one encoder on the labels of an arm, save it as a model folder with a card, and return where and what it is.
+
+    `experiment`, `folder`, `base`, `progress`: as `run`; its stages up to the labels are done first, as far as they are
+    not done. `labels`: any arm (default: that of the primary contrast); its texts, steps and recipe are those of the
+    experiment in fold 0 under `seed` (default: the first seed), so a training that the comparison holds comes out anew.
+    `seeds_tried`: the seeds that follow are tried too and the best on dev is kept. `all_texts`: test texts train too.
+    `threads` above 1 is faster and may differ from the comparison's training in rounding. `force`: replace a model at `to`.
+
+    Raises `ConfigError` for a wrong argument, `TrainingError` where every training collapsed or memory ran out (nothing
+    is written then), and what `run` and `push_model` raise.
+    """
+    read, beside = read_experiment(experiment)
+    arm, target = labels or read.compare.arm, Path(to)
+    check_labels(arm)
+    check_target(target, force=force)
+    _check_numbers(seeds_tried, threads, seed)
+    for needed in (encoders.import_torch, encoders.import_transformers):
+        needed()
+    if push_to_hub is not None:
+        check_push(push_to_hub)
+    elif private:
+        raise ConfigError("--private goes with --push-to-hub REPO_ID")
+    place, base = RunFolder(folder if folder is not None else Path("runs") / read.name), base or beside
+    tell = progress or (lambda event: None)
+    run(_as_compared(read, place), place.path, until="consensus", progress=progress, base=base)
+    with place.locked():
+        this = Run(read, place, base, tell)
+        seeds = _seeds(settings_of(this).seeds, seed, seeds_tried)
+        best = _best(this, [partial(choose, this, arm, s, all_texts=all_texts) for s in seeds], threads)
+        facts = {"name": push_to_hub or target.resolve().name, **_facts(this, best, all_texts=all_texts)}
+        card = model_card(place, facts)
+        save_classifier(
+            target,
+            best.model,
+            best.chosen.study.recipe.encoder,
+            max_length=facts["max_length"],
+            facts=facts,
+            card=card,
+            force=force,
+        )
+    logger.info("train: %s, %s", target, facts["arm"])
+    return Trained(target, facts, push_model(target, push_to_hub, private=private) if push_to_hub else None)
+
+
+def _check_numbers(seeds_tried: int, threads: int, seed: int | None) -> None:
+    for name, value, least in (("seeds-tried", seeds_tried, 1), ("threads", threads, 1), ("seed", seed or 0, 0)):
+        if value < least:
+            raise ConfigError(f"--{name} must be at least {least}; found {value}")
+
+
+def _as_compared(experiment: Experiment, folder: RunFolder) -> Experiment:
+    """The experiment with the finetune settings of the run's trainings: the final model's may differ and leave those standing."""
+    settings = compared_settings(folder)
+    return experiment if settings is None else experiment.model_copy(update={"finetune": settings})
+
+
+def _seeds(listed: int | tuple[int, ...], seed: int | None, tried: int) -> list[int]:
+    """The seed asked for (or the first of the experiment) and those that follow it in the experiment's list, then beyond."""
+    own = list(range(1, listed + 1)) if isinstance(listed, int) else list(listed)
+    first = own[0] if seed is None else seed
+    after = [s for s in own if s != first] if seed is None else own[own.index(first) + 1 :] if first in own else []
+    beyond = (s for s in range(max([*own, first]) + 1, max([*own, first]) + 1 + tried))
+    return [first, *after, *beyond][:tried]
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The training that was kept."""
+
+    chosen: Chosen
+    outcome: Outcome
+    model: Any
+    prepared: Prepared
+    tried: list[dict[str, Any]]
+    """One row per seed: seed, status, dev_macro_f1."""
+    seconds: float
+
+
+def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int) -> _Best:
+    """Train each candidate and keep the healthy one with the best dev macro-F1, the first if equal."""
+    best: _Best | None = None
+    tried: list[dict[str, Any]] = []
+    prepared: Prepared | None = None
+    this.progress({"stage": "train", "event": "start"})
+    started = time.monotonic()
+    for candidate in candidates:
+        chosen = candidate()
+        with _named_memory(chosen.study.recipe), one_thread() if threads == 1 else encoders.torch_threads(threads):
+            prepared = prepared or encoder.prepare(chosen.study.texts, chosen.study.recipe)
+            outcome, model = _trained(this, chosen, prepared)
+        score = outcome.facts["dev_macro_f1"]
+        tried.append(
+            {"seed": chosen.training.seed, "status": outcome.status, "dev_macro_f1": score, "reason": outcome.reason}
+        )
+        if outcome.status == "ok" and (best is None or score > best.outcome.facts["dev_macro_f1"]):
+            best = _Best(chosen, outcome, model, prepared, tried, time.monotonic() - started)
+    this.progress({"stage": "train", "event": "end", "seconds": time.monotonic() - started})
+    if best is None:
+        raise TrainingError(_collapsed(chosen, tried))
+    return best
+
+
+def _trained(this: Run, chosen: Chosen, prepared: Prepared) -> tuple[Outcome, Any]:
+    """Train once; a kill costs at most the minutes between two checkpoints."""
+    training, started = chosen.training, time.monotonic()
+    checkpoint = Checkpoint(this.folder.path / "pieces" / "unfinished" / f"final-{training.key}.pt")
+
+    def say(point: dict[str, Any]) -> None:
+        seen = {"done": point["step"], "total": training.steps, "dev_macro_f1": point["dev_macro_f1"]}
+        said = {"stage": "train", "event": "advance", "step": "steps", "student": f"{chosen.arm}, seed {training.seed}"}
+        this.progress({**said, **seen, "seconds": time.monotonic() - started})
+
+    found = encoder.train_model(
+        training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say
+    )
+    checkpoint.remove()
+    return found
+
+
+def _collapsed(chosen: Chosen, tried: list[dict[str, Any]]) -> str:
+    rate = chosen.study.recipe.learning_rate
+    said = "; ".join(f"seed {row['seed']}: {row['reason']}" for row in tried)
+    return (
+        f"training on {chosen.arm!r} collapsed ({said}); nothing was written. Lower the learning rate "
+        f"(--set finetune.recipe.learning_rate=…, now {rate:g}), or try another --seed"
+    )
+
+
+@contextlib.contextmanager
+def _named_memory(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (hint := encoders.memory_hint(error)) is None:
+            raise
+        now = f"batch_size is {recipe.batch_size}, max_length {recipe.max_length}"
+        raise TrainingError(f"{hint} ({now}); nothing was written") from error
+
+
+def _facts(this: Run, best: _Best, *, all_texts: bool) -> dict[str, Any]:
+    """What consenso.json holds; folds the temperature into the model on the way."""
+    chosen, outcome = best.chosen, best.outcome
+    training, recipe = chosen.training, chosen.study.recipe
+    asked = _probabilities(best)
+    tokenizer = encoders.load_tokenizer(recipe.encoder)
+    max_length = min(recipe.max_length, tokenizer.model_max_length)
+    temperature = _fold_temperature(best, asked)
+    seen = environment()
+    facts = {
+        "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "experiment": this.experiment.name,
+        "arm": chosen.arm,
+        "labels": list(this.schema.names),
+        "descriptions": this.schema.descriptions,
+        "encoder": _encoder(recipe.encoder),
+        "architecture": type(best.model).__name__,
+        "parameters": sum(p.numel() for p in best.model.parameters()),
+        "max_length": max_length,
+        "temperature": temperature,
+        "seed": training.seed,
+        "seeds_tried": best.tried,
+        "recipe": recipe.model_dump(mode="json", exclude={"c_grid", "encoder"}),
+        "training": {name: outcome.facts.get(name) for name in ("steps", "best_step", "train_loss", "real_tokens")}
+        | {"planned_steps": training.steps, "seconds": round(best.seconds, 1), "device": encoders.best_device()},
+        "data": _data(this, best, max_length, all_texts=all_texts),
+        "dev": {name.removeprefix("dev_"): outcome.facts[name] for name in ("dev_macro_f1", "dev_accuracy", "dev_loss")}
+        | {"sure": how_sure(scale(_on_dev(best, asked), temperature["value"]), training.dev_codes)},
+        "comparison": in_comparison(this, chosen),
+        "test": None if all_texts else on_test_texts(this, chosen, asked, temperature["value"]),
+        "versions": {"python": seen["python"], **seen["versions"]},
+    }
+    found: dict[str, Any] = _plain(facts)
+    return found
+
+
+def _encoder(name: str) -> dict[str, Any]:
+    """The encoder's name, that of a local folder without its path, and its fingerprint."""
+    local = name != encoders.EMBEDDED and Path(name).expanduser().is_dir()
+    shown = Path(name).expanduser().resolve().name if local else name
+    return {"name": shown, "local": local, "fingerprint": encoders.encoder_fingerprint(name)}
+
+
+def _probabilities(best: _Best) -> np.ndarray:
+    """Of the asked texts, before temperature scaling, as the saved model gives them: in fp32."""
+    if best.chosen.study.recipe.precision == "fp32":
+        assert best.outcome.probabilities is not None
+        return best.outcome.probabilities
+    return softmax(logits_of(best.model, best.prepared, best.chosen.training.asked))
+
+
+def _on_dev(best: _Best, asked: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    training = best.chosen.training
+    found: np.ndarray = asked[np.searchsorted(training.asked, training.dev_rows)]
+    return found
+
+
+def _fold_temperature(best: _Best, asked: np.ndarray) -> dict[str, Any]:
+    """Fit T on the dev texts with the arm's own labels and divide the head by it; where that cannot be, T = 1 and why."""
+    training, on_dev = best.chosen.training, _on_dev(best, asked)
+    codes, n = training.dev_codes, len(training.dev_codes)
+    why, T = "", 1.0
+    if n < FEWEST_DEV:
+        why = f"there are {n} dev texts, and at least {FEWEST_DEV} are needed"
+    elif math.isnan(T := fit_temperature(on_dev, codes)):
+        why, T = "the dev labels fix none: all are predicted right, or label and probability are unrelated", 1.0
+    elif not fold_temperature(best.model, T, best.prepared, training.dev_rows):
+        why, T = f"the head of {type(best.model).__name__} does not end in a linear layer per label", 1.0
+    losses = {"dev_loss_before": cross_entropy(codes, on_dev), "dev_loss_after": cross_entropy(codes, scale(on_dev, T))}
+    wrong = int((on_dev.argmax(axis=1) != codes).sum())
+    return {"value": T, "fitted": not why, "why": why, "dev_texts": n, "dev_wrong": wrong, **losses}
+
+
+def _data(this: Run, best: _Best, max_length: int, *, all_texts: bool) -> dict[str, Any]:
+    """Counts, sources and hashes of the texts that the model was trained on."""
+    import numpy as np
+
+    chosen, training = best.chosen, best.chosen.training
+    prints, record = this.folder.fingerprints(), this.folder.record().get("data") or {}
+    lengths = np.diff(best.prepared["starts"])[training.rows]
+    rows = chosen.rows
+    counts = {
+        part: rows[rows["part"] == part]["target"]
+        .value_counts()
+        .reindex(list(this.schema.names), fill_value=0)
+        .to_dict()
+        for part in ("train", "dev")
+    }
+    source = str(record.get("source") or this.experiment.data.source)
+    return {
+        "source": Path(source).name if Path(source).is_absolute() or "\\" in source else source,
+        "train_rows": len(training.rows),
+        "train_texts": len(np.unique(training.rows)),
+        "dev_texts": len(training.dev_rows),
+        "test_texts": int(next(iter(chosen.study.in_test.values())).sum()),
+        "all_texts": all_texts,
+        "drawn_dev": chosen.drawn_dev,
+        "fold": int(rows["fold"].iloc[0]),
+        "folds": int(this.folder.read("folds")["fold"].nunique()),
+        "classes": counts,
+        "label_sources": rows.loc[rows["part"] == "train", "source"].value_counts().to_dict(),
+        "at_length_limit": float((lengths >= max_length).mean()),
+        "hashes": {name: prints.get(name) for name in ("texts", "folds", "votes", "final_labels")}
+        | {"training": training.key},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value with numpy's numbers as Python's and NaN as None: what JSON can hold."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

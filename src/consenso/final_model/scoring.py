@@ -1,0 +1,140 @@
+"""What is known of how well a final model does: its arm in the comparison, and its own answers on texts it never saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from consenso.compare.calibration import measure_calibration
+from consenso.compare.standing import arm_standing, texts_standing
+from consenso.errors import ConsensoError
+from consenso.final_model.choosing import STUDENT, Chosen
+from consenso.finetune import FinetuneSettings, Recipe
+from consenso.intervals import wilson
+from consenso.steps.running import Run
+from consenso.store import RunFolder
+from consenso.temperature import scale
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""How sure a classifier may be asked to be before its answer is used."""
+
+
+def is_compared(folder: RunFolder) -> bool:
+    """Return whether the run holds a comparison that belongs to its present settings: test gold has been looked at then."""
+    stages = folder.record().get("stages", {})
+    return "compare" in stages and not stages["compare"].get("stale") and folder.has("comparison")
+
+
+def compared_settings(folder: RunFolder) -> FinetuneSettings | None:
+    """Return the settings under which the run's trainings were done; None where its record has none that can be read."""
+    settings = (folder.record().get("settings") or {}).get("finetune")
+    if not settings or "finetune" not in folder.record().get("stages", {}):
+        return None
+    try:
+        return FinetuneSettings.read(settings, str(folder.path / "run.json"))
+    except ConsensoError:  # another release wrote it
+        return None
+
+
+def in_comparison(this: Run, chosen: Chosen) -> dict[str, Any] | None:
+    """Return how an encoder trained on these labels scored in the comparison; None where none was, or it is out of date.
+
+    Keys: metrics (name → value, low, high, sd, S, n; the interval is over seeds and test texts), runs, collapsed,
+    same_recipe, same_training (the seed of the run that is this very training, or None).
+    """
+    folder, settings = this.folder, this.experiment.compare
+    if not is_compared(folder):
+        return None
+    trainings = folder.read("trainings")
+    mine = trainings[
+        (trainings["student"] == STUDENT) & (trainings["arm"] == chosen.arm) & (trainings["attempt"] == "as_run")
+    ]
+    if mine.empty:
+        return None
+    gold, predictions = folder.read("texts").set_index("text_id")["gold"], folder.read("predictions")
+    how: dict[str, Any] = {"student": STUDENT, "arm": chosen.arm, "schema": this.schema}
+    metrics = {}
+    for metric in _metrics(this):
+        if (found := arm_standing(predictions, gold, metric=metric, **how)) is not None:
+            metrics[metric] = {
+                "value": found.difference,
+                "low": found.low,
+                "high": found.high,
+                "S": found.S,
+                "n": found.n,
+            }
+    same = mine.loc[mine["key"] == chosen.training.key, "seed"]
+    return {
+        "metrics": metrics, "primary_metric": settings.metric, "runs": len(mine),
+        "collapsed": int(mine["status"].ne("ok").sum()), "same_recipe": _recipe_of(folder) == chosen.study.recipe,
+        "same_training": int(same.iloc[0]) if len(same) else None,
+    }  # fmt: skip
+
+
+def _metrics(this: Run) -> list[str]:
+    settings = this.experiment.compare
+    return list(dict.fromkeys([settings.metric, "macro_f1", "accuracy"]))
+
+
+def _recipe_of(folder: RunFolder) -> Recipe | None:
+    settings = compared_settings(folder)
+    return None if settings is None else settings.for_student(STUDENT).recipe
+
+
+def on_test_texts(this: Run, chosen: Chosen, asked: np.ndarray, temperature: float) -> dict[str, Any] | None:
+    """Return the model's own scores on the test texts of its fold; None unless the comparison has looked at them before.
+
+    `asked`: its probabilities of the asked texts before temperature scaling. Keys: texts, metrics (name → value, low,
+    high over the texts), calibration (before and after: ece, ece_low, ece_high), sure (rows of `how_sure`).
+    """
+    import numpy as np
+
+    training, ids = chosen.training, chosen.study.ids
+    test = np.flatnonzero(chosen.study.in_test[int(chosen.rows["fold"].iloc[0])][training.asked])
+    if not is_compared(this.folder) or not len(test):
+        return None
+    gold = this.folder.read("texts").set_index("text_id")["gold"].rename(index=str)
+    codes = this.schema.codes(gold.reindex(ids[training.asked[test]].map(str)))
+    test, codes = test[codes >= 0], codes[codes >= 0]
+    if not len(test):
+        return None
+    probabilities = asked[test]
+    predicted = probabilities.argmax(axis=1)
+    metrics = {metric: texts_standing(predicted, codes, metric) for metric in _metrics(this)}
+    metrics["accuracy"] |= dict(zip(("low", "high"), wilson(int((predicted == codes).sum()), len(codes))))
+    return {
+        "texts": len(test), "metrics": metrics, "calibration": _calibration(this, chosen, asked, gold),
+        "sure": how_sure(scale(probabilities, temperature), codes),
+    }  # fmt: skip
+
+
+def _calibration(this: Run, chosen: Chosen, asked: np.ndarray, gold: pd.Series) -> dict[str, Any]:
+    """ECE on the test texts before and after the temperature, as the comparison measures it."""
+    import pandas as pd
+
+    fold, training = chosen.rows["fold"].iloc[0], chosen.training
+    part = pd.Index(["dev", "test"]).take(chosen.study.in_test[int(fold)][training.asked].astype("int64"))
+    frame = pd.DataFrame(
+        {"student": STUDENT, "arm": chosen.arm, "fold": fold, "seed": training.seed, "attempt": "as_run", "part": part,
+         "text_id": chosen.study.ids.take(training.asked), "probabilities": list(asked)}
+    )  # fmt: skip
+    table = measure_calibration(frame, gold, arms=chosen.rows, schema=this.schema).calibration.set_index("scaled")
+    names = ["ece", "ece_low", "ece_high"]
+    return {
+        word: table.loc[scaled, names].astype(float).to_dict()
+        for scaled, word in ((False, "before"), (True, "after"))
+        if scaled in table.index
+    }
+
+
+def how_sure(probabilities: np.ndarray, codes: np.ndarray) -> list[dict[str, Any]]:
+    """Return for each of LEVELS how many texts (n) the model is at least that sure of, their share, and how many are right."""
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == codes
+    return [
+        {"at_least": level, "n": int(chosen.sum()), "share": float(chosen.mean()), "right": int(right[chosen].sum())}
+        for level in LEVELS
+        if (chosen := top >= level).any()
+    ]

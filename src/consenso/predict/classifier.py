@@ -1,0 +1,94 @@
+"""A saved classifier: loaded, and refused where it is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from consenso import encoders
+from consenso.errors import ModelError
+
+UNLIMITED = 100_000
+"""A tokenizer that names a longer limit names none."""
+USUAL_LIMIT = 512
+"""Tokens that are read where a model names no limit."""
+_TRAIN = "train a classifier with `consenso train`"
+_GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2SeqLM")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A sequence classifier with its tokenizer."""
+
+    name: str
+    """As it was asked for: a folder or a hub id."""
+    labels: tuple[str, ...]
+    """In the order of the model's outputs."""
+    model: Any
+    """In eval mode, float32, on the CPU."""
+    tokenizer: Any
+    max_length: int
+    """Tokens after which a text is cut."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's token ids, cut at `max_length`; lone surrogates are read as question marks."""
+        readable = [text.encode("utf-8", "replace").decode() for text in texts]
+        return encoders.tokenize(self.tokenizer, readable, self.max_length)
+
+
+def open_classifier(name: str | Path, max_length: int | None = None) -> Classifier:
+    """Load the classifier of a folder or hub id.
+
+    Raises `ModelError` in one line for what is no single-label text classifier: a generative model, an encoder without
+    a head, a regression or multi-label head, weights that do not fit the label names, a folder without weights.
+    """
+    name = str(name)
+    where = encoders.resolve_encoder(name)
+    if (config := Path(where) / "config.json").is_file():
+        _refuse_other_kinds(name, json.loads(config.read_text(encoding="utf-8")))
+    tokenizer = encoders.load_tokenizer(name)
+    _refuse_token_types(name, tokenizer)
+    model = encoders.load_trained_classifier(name)
+    labels = tuple(str(model.config.id2label[position]) for position in range(model.config.num_labels))
+    _refuse_labels(name, labels)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    own = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else USUAL_LIMIT
+    return Classifier(name, labels, model, tokenizer, min(max_length or own, own))
+
+
+def _refuse_other_kinds(name: str, config: dict[str, Any]) -> None:
+    kinds = list(config.get("architectures") or [])
+    if any(kind.endswith(_GENERATIVE) for kind in kinds):
+        raise ModelError(f"model {name!r} generates text ({kinds[0]}); predict needs a classifier: {_TRAIN}")
+    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        found = ", ".join(kinds) or "no architecture in config.json"
+        raise ModelError(f"model {name!r} has no classification head ({found}); {_TRAIN}")
+    if config.get("problem_type") == "multi_label_classification":
+        raise ModelError(
+            f"model {name!r} gives several labels per text (multi-label); predict needs one with one label"
+        )
+    if config.get("problem_type") == "regression":
+        _refuse_regression(name)
+
+
+def _refuse_regression(name: str) -> None:
+    raise ModelError(f"model {name!r} has a regression head: one number per text, no labels; {_TRAIN}")
+
+
+def _refuse_labels(name: str, labels: Sequence[str]) -> None:
+    if len(labels) < 2:
+        _refuse_regression(name)
+    if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ModelError(
+            f"model {name!r}: the label {repeated[0]!r} stands twice in id2label of config.json; rename one"
+        )
+
+
+def _refuse_token_types(name: str, tokenizer: Any) -> None:
+    """XLNet and its kin mark their last token by a type; what reads ids and mask alone would be wrong about them."""
+    more = {key: ids for key, ids in tokenizer("a text").items() if key not in {"input_ids", "attention_mask"}}
+    if wrong := [key for key, ids in more.items() if any(ids)]:
+        raise ModelError(f"model {name!r} needs {wrong[0]}, which predict does not pass on; use transformers' pipeline")
