@@ -1,6 +1,12 @@
-"""The collapse rule on a real encoder: trainings of MiniLM from healthy to destructive learning rates."""
+"""The collapse rule and the watch on a real encoder: trainings of MiniLM from healthy to destructive learning rates."""
 
 from __future__ import annotations
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +14,8 @@ import pytest
 
 from consenso.finetune import Recipe, make_arms, run_arms
 from making import shared
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks" / "finetune"))
 
 HEALTHY, DESTRUCTIVE = (5e-5, 1e-4, 2e-4), (2e-3, 3e-3, 5e-3)
 TRAIN, DEV, TEST = 800, 160, 400
@@ -53,3 +61,30 @@ def test_every_collapsed_training_is_called_so_and_no_healthy_one():
     assert len(collapsed) >= 20
     assert (healthy["status"] == "ok").all()
     assert (collapsed["status"] == "collapsed").all()
+
+
+WATCHED = 50
+"""Trainings of `benchmarks/finetune/watch.py`; its results file holds more of them."""
+
+
+@pytest.fixture(scope="module")
+def watched() -> pd.DataFrame:
+    """SST-5 and BABE, learning rates from 2e-5 to 1e-3; the watch reads along, so that every run takes all its steps."""
+    import watch
+
+    for name, _ in watch.SETS:
+        shared(name, "items.csv.gz")
+    first = watch.FIRST["minilm"]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        one_run = partial(watch.minilm_run, kind="minilm", folder="embedded")
+        found = pd.DataFrame(pool.map(one_run, range(first, first + WATCHED)))
+    return found.assign(outcome=found["mcc"].map(lambda mcc: watch.kind_of({"mcc": mcc})))
+
+
+@pytest.mark.slow
+def test_the_watch_flags_collapsed_trainings_by_the_end_of_their_first_epoch(watched):
+    collapsed, healthy = (watched[watched["outcome"] == kind] for kind in ("collapsed", "healthy"))
+    assert min(len(collapsed), len(healthy)) >= 20
+    assert (collapsed["flagged"] <= collapsed["epoch"]).all()
+    assert healthy["flagged"].isna().all()
+    assert healthy["later"].isna().all()

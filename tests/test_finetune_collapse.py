@@ -1,10 +1,9 @@
-"""The collapse definition clause by clause, the watch, and what the encoder does with soft targets and patience."""
+"""The collapse definition clause by clause, and what the encoder does with soft targets and patience."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from consenso.finetune.rescue import is_exempt
 from consenso.finetune.students import encoder
 from consenso.finetune.study import make_study
 from consenso.finetune.training import Outcome, Training
-from consenso.finetune.watch import FEWEST_STEPS, FIRST_STEP, WINDOW, CollapseWatch
-from test_finetune_students import SCHEMA, recipe_for, run_study, save_tiny, tables
+from test_finetune_students import SCHEMA, recipe_for, save_tiny, tables
 
 # the definition
 
@@ -114,74 +112,6 @@ def test_exempt_arms() -> None:
     assert [arm for arm in exempt + count if is_exempt(arm)] == exempt
 
 
-# the watch on series
-
-H = math.log(3)
-
-
-def watched(signs: np.ndarray, steps: int = 400, warm_up: int = 40) -> int | None:
-    """The step at which a series of (loss, spread, gradient) is ended."""
-    watch = CollapseWatch(H, steps, warm_up)
-    for step, (loss, spread, gradient) in enumerate(signs, start=1):
-        if watch.see(loss, spread, gradient):
-            return step
-    return None
-
-
-def series(steps: int = 400, **changes: Any) -> np.ndarray:
-    """A doomed run: it begins to learn, breaks at step 60, and is flat from then on."""
-    after = np.arange(steps) >= 60
-    rng = np.random.default_rng(0)
-    signs = {
-        "loss": np.where(after, H + 0.02, H - 0.05) + rng.normal(0, 0.03, steps),
-        "spread": np.where(after, 0.001, 0.1),
-        "gradient": np.where(after, 0.4, 2.0) * rng.uniform(0.8, 1.2, steps),
-    }
-    return np.column_stack([*({**signs, **changes}).values()])
-
-
-def test_a_doomed_run_is_ended_at_the_first_step_that_may_end_it() -> None:
-    assert watched(series()) == FIRST_STEP
-
-
-def test_a_long_warm_up_is_waited_for() -> None:
-    assert watched(series(), warm_up=200) == 200 + WINDOW
-
-
-def test_a_short_run_is_ended_from_its_half_on() -> None:
-    assert watched(series(240), steps=240, warm_up=24) == 120
-
-
-@pytest.mark.parametrize("steps", [10, FEWEST_STEPS - 1])
-def test_a_very_short_run_is_not_watched(steps: int) -> None:
-    assert watched(series(steps), steps=steps, warm_up=0) is None
-
-
-def test_the_last_step_ends_a_run_by_itself() -> None:
-    late = series(160)
-    late[:140, 1] = 0.1
-    assert watched(late, steps=160, warm_up=16) is None
-
-
-@pytest.mark.parametrize(
-    "healthy",
-    [
-        {"loss": np.full(400, H - 0.02)},
-        {"spread": np.full(400, 0.03)},
-        {"gradient": np.full(400, 0.9)},
-        {"spread": np.linspace(0.001, 0.019, 400)},
-        {"spread": np.full(400, 0.01)},
-    ],
-    ids=["loss below the entropy", "probabilities differ", "gradients do not fade", "slow to begin", "never began"],
-)
-def test_no_sign_alone_ends_a_run(healthy: dict[str, np.ndarray]) -> None:
-    assert watched(series(**healthy)) is None
-
-
-def test_a_loss_that_is_not_a_number_ends_nothing_here() -> None:
-    assert watched(np.full((400, 3), np.nan)) is None, "the encoder itself ends such a run"
-
-
 # the encoder
 
 
@@ -208,64 +138,6 @@ def train(tiny: str, change: dict[str, Any], *, seed: int = 1, **recipe: Any) ->
 @functools.cache
 def train_once(tiny: str, **recipe: Any) -> tuple[Training, Outcome]:
     return train(tiny, {}, **recipe)
-
-
-def without_seconds(outcome: Outcome) -> dict[str, Any]:
-    return {**dataclasses.asdict(outcome), "probabilities": None, "predicted": None}
-
-
-@pytest.mark.parametrize(("learning_rate", "seed"), [(1e-3, 2), (1e-2, 3)])
-def test_the_watch_never_ends_a_healthy_run_nor_changes_it(tiny: str, learning_rate: float, seed: int) -> None:
-    (_, free), (_, seen) = (
-        trained(tiny, seed=seed, learning_rate=learning_rate, epochs=12, watch=watch) for watch in (False, True)
-    )
-    assert free.status == "ok"
-    assert seen.facts["stopped_at"] is None
-    assert np.array_equal(free.probabilities, seen.probabilities)
-    assert without_seconds(free) == without_seconds(seen)
-
-
-def test_a_learning_rate_that_is_too_high_is_stopped_early(tiny: str) -> None:
-    training, found = trained(tiny, learning_rate=0.05, epochs=30)
-    stopped = found.facts["stopped_at"]
-    assert training.steps == 300
-    assert FIRST_STEP <= stopped < 240, "at least a fifth of the time is saved"
-    assert found.facts["steps"] == stopped
-    assert found.status == "collapsed"
-    assert found.reason.startswith(f"the watch ended it at step {stopped}: over 50 steps loss 1.")
-    assert found.curve[-1]["step"] == stopped
-    assert found.probabilities.shape == (len(training.asked), 3)
-    assert np.allclose(found.probabilities.sum(axis=1), 1)
-    _, whole = trained(tiny, learning_rate=0.05, epochs=30, watch=False)
-    assert whole.status == "collapsed", "the definition says so too"
-    assert whole.facts["steps"] == 300
-
-
-def test_a_stopped_run_is_a_row_with_its_step(tiny: str) -> None:
-    recipe = recipe_for(tiny, learning_rate=0.05, epochs=30)
-    found, _ = run_study("encoder", tiny, seeds=1, arms=["gold"], recipe=recipe, tables=tables(250))
-    row = found.trainings.iloc[0]
-    assert row["status"] == "collapsed"
-    assert row["stopped_at"] == row["steps"] < 300
-    assert len(found.predictions) == 100
-    kept, _ = run_study("encoder", tiny, seeds=1, arms=["gold"], recipe=recipe.model_copy(update={"watch": False}))
-    assert kept.trainings["stopped_at"].isna().all()
-    assert kept.trainings["key"].tolist() != found.trainings["key"].tolist()
-
-
-def test_a_run_that_broke_after_it_had_learned_goes_on(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best state is the one that predicts: while it is healthy, so is the run."""
-    _, free = trained(tiny, epochs=12, watch=False)
-    assert free.status == "ok"
-    calls = []
-    monkeypatch.setattr(CollapseWatch, "see", lambda *_: calls.append(1) or ("doom" if len(calls) == 110 else None))
-    _, late = train(tiny, {}, epochs=12)
-    assert late.facts["stopped_at"] is None
-    assert len(calls) == 110, "the watch is off from then on"
-    assert np.array_equal(late.probabilities, free.probabilities)
-    calls.clear()
-    _, unlearned = train(tiny, {}, epochs=12, learning_rate=1e-9)
-    assert unlearned.facts["stopped_at"] == 110
 
 
 def test_one_hot_soft_targets_train_as_the_labels_do(tiny: str) -> None:

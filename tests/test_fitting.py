@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from consenso import encoders
+from consenso.errors import ConfigError
 from consenso.finetune import Recipe, fitting, make_arms
+from consenso.finetune.arguments import recipe_from_arguments
 from consenso.finetune.batches import training_batches
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.losses import class_weights, make_loss
@@ -255,3 +257,42 @@ def test_a_small_batch_leaves_a_process_a_row_that_does_not_count() -> None:
     assert third.share(rows).tolist() == [4]
     assert not third.counts(rows)
     assert [Ranks(rank, 2).share(np.arange(5)).tolist() for rank in (0, 1)] == [[0, 2, 4], [1, 3]]
+
+
+# TrainingArguments
+
+
+def arguments(tmp_path: Path, **changes: Any) -> Any:
+    import transformers
+
+    return transformers.TrainingArguments(str(tmp_path), use_cpu=True, **changes)
+
+
+def test_training_arguments_become_the_recipe_that_says_the_same(tmp_path: Path) -> None:
+    given = arguments(
+        tmp_path, learning_rate=2e-5, num_train_epochs=3, per_device_train_batch_size=8, gradient_accumulation_steps=4,
+        warmup_steps=0.1, weight_decay=0.02, train_sampling_strategy="group_by_length",
+    )  # fmt: skip
+    expected = Recipe(
+        learning_rate=2e-5, epochs=3, batch_size=32, warmup=0.1, weight_decay=0.02, encoder="roberta-base"
+    )
+    assert recipe_from_arguments(given, "roberta-base") == expected
+    assert recipe_from_arguments(arguments(tmp_path)).batching == "random"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [({"optim": "adafactor"}, "adafactor"), ({"lr_scheduler_type": "cosine"}, "cosine"), ({"max_steps": 50}, "max_steps = 50"),
+     ({"warmup_steps": 100}, "warmup_steps = 100"), ({"adam_beta2": 0.98}, "adam_beta2 = 0.98")],
+)  # fmt: skip
+def test_what_a_recipe_cannot_say_is_refused(changes: dict[str, Any], found: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=found):
+        recipe_from_arguments(arguments(tmp_path, **changes))
+
+
+def test_a_study_takes_training_arguments(tmp_path: Path) -> None:
+    texts, folds, labels = tables(50)
+    arms = make_arms(texts, folds, labels, arms=["gold"], seeds=[1], schema=SCHEMA)
+    given = arguments(tmp_path, num_train_epochs=2, per_device_train_batch_size=10)
+    study = make_study(arms, texts, folds, student="encoder", recipe=given, schema=SCHEMA)
+    assert study.runs[0].training.steps == 2 * 3

@@ -537,3 +537,82 @@ def test_a_prediction_tells_what_it_came_to(model: Path, tmp_path: Path) -> None
     predicted = predict_file(write_rows(tmp_path / "t.csv", ["goal", "goal"]), model, tmp_path / "o.csv")
     assert isinstance(predicted, Predicted)
     assert sum(predicted.labels.values()) == predicted.rows == 2
+
+
+# the command
+
+
+@pytest.fixture
+def predict(say: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from consenso import cli
+    from consenso.cli import predicting
+
+    monkeypatch.setitem(cli.cli.commands, "predict", predicting.predict)
+    return lambda *arguments: say("predict", *arguments)
+
+
+def test_the_command_writes_a_file_and_says_what_it_came_to(predict: Any, model: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "t.csv", ["goal", "", "goal " * 99])
+    said = predict(model, data, "--to", "o.csv", "--keep", "id, text", "--no-probabilities", "--threads", 1)
+    assert (said.code, said.err) == (0, "")
+    assert "1 row(s) without a text" in said.out
+    assert "1 text(s) reached 64 tokens" in said.out
+    assert "wrote o.csv: 3 rows" in said.out
+    assert (tmp_path / "o.csv").read_text().startswith("text_id,predicted,confidence,status,id,text\nt0,")
+
+
+def test_the_command_prints_json(predict: Any, model: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "t.csv", ["goal", None])
+    said = predict(model, data, "--to", "o.jsonl", "--keep", "all", "--limit", 2, "--json")
+    facts = json.loads(said.out)
+    assert (facts["path"], facts["rows"], facts["empty"], sum(facts["labels"].values())) == ("o.jsonl", 2, 1, 1)
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(predict: Any, model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "t.csv", ["goal"])
+    for arguments, wrong in {
+        (model, "t.csv", "--to", "o.docx"): "unknown kind of file",
+        (model, "t.csv", "--to", "o.csv", "--text", "body"): "missing column 'body'",
+        (model, "nowhere.csv", "--to", "o.csv"): "there is no such file",
+        ("./nowhere", "t.csv", "--to", "o.csv"): "there is no such folder",
+        (model, "t.csv", "--to", "o.csv", "--chunk", "0"): "chunk: Input should be greater than or equal to 1",
+        ("embedded", "t.csv", "--to", "o.csv"): "train a classifier with `consenso train`",
+    }.items():
+        said = predict(*arguments)
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert said.err.startswith("consenso: ")
+        assert wrong in said.err
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
+    predict: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from consenso.cli import predicting
+
+    def interrupt(self: Any, done: int, total: int) -> None:
+        if done >= 16:
+            raise KeyboardInterrupt
+
+    write_rows(tmp_path / "t.csv", [*some_texts(40)])
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting._Progress, "__call__", interrupt)
+        said = predict(model, "t.csv", "--to", "o.csv", "--chunk", 8)
+    assert (said.code, said.err.strip()) == (
+        130,
+        "consenso: interrupted; finished work is kept, the same command goes on",
+    )
+    assert "40 rows, 16 of them earlier" in predict(model, "t.csv", "--to", "o.csv", "--chunk", 8).out
+
+
+def test_progress_tells_rows_speed_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    from consenso.cli import predicting
+
+    progress = predicting._Progress()
+    progress(100, 1000)
+    progress._started -= 10
+    progress._last -= 20
+    progress(200, 1000)
+    progress(300, 1000)
+    progress(1000, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["predict    200/1,000 texts, 10/s, 80 s left", "predict    1,000/1,000 texts"]

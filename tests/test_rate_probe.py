@@ -111,11 +111,11 @@ def test_a_probe_with_a_failed_training_chooses_nothing_and_keeps_the_others(
 ) -> None:
     train, asked = encoder.train, []
 
-    def failing(training: Any, prepared: Any, recipe: Recipe, schema: Any) -> Outcome:
+    def failing(training: Any, prepared: Any, recipe: Recipe, *rest: Any) -> Outcome:
         asked.append(recipe.learning_rate)
         if len(asked) == 2:
             raise RuntimeError("out of memory")
-        return train(training, prepared, recipe, schema)
+        return train(training, prepared, recipe, *rest)
 
     monkeypatch.setattr(encoder, "train", failing)
     folder, arms = RunFolder(tmp_path), ["gold-aligned", "consensus"]

@@ -156,6 +156,20 @@ def test_an_experiment_reports_to_its_run_folder(tmp_path: Path) -> None:
     assert list(events(tmp_path / "run" / "trackers" / "tensorboard")) == ["linear/gold/fold0/seed1"]
 
 
+def test_a_tracker_that_fails_is_off_for_the_whole_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    def broken(place: Path, project: str) -> trackers.Tracker:
+        raise PermissionError("no place to write")
+
+    monkeypatch.setitem(trackers.TRACKERS, "tensorboard", broken)
+    more = '[finetune.variants."gold dev"]\ndev = "gold"\n'
+    path = write_experiment(tmp_path, more=more, finetune='students = ["linear"]\nseeds = 1\nreport_to = "tensorboard"')
+    run(path, tmp_path / "run", until="finetune")
+    assert RunFolder(tmp_path / "run").read("trainings")["student"].nunique() == 2
+    assert caplog.text.count("tracker tensorboard is off") == 1
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_stands_in_mlflow_in_a_sqlite_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow.tracking")

@@ -18,6 +18,8 @@ import yaml
 
 from consenso import cli, encoders
 from consenso.cli import training as commands
+from consenso.compare.calibration import measure_calibration
+from consenso.compare.standing import arm_standing
 from consenso.errors import ConfigError, ModelError, StorageError, TrainingError
 from consenso.experiment import outcome, run
 from consenso.final_model import push_model, train_model
@@ -161,11 +163,28 @@ def test_the_scores_are_those_of_the_comparison(compared: SimpleNamespace) -> No
         assert mean["S"] == 2
 
 
+def test_one_training_has_no_interval_over_seeds(compared: SimpleNamespace) -> None:
+    predictions, texts = compared.folder.read("predictions"), compared.folder.read("texts")
+    found = arm_standing(
+        predictions[predictions["seed"] == 1], texts, student="encoder", arm="consensus", metric="accuracy"
+    )
+    assert found is not None
+    assert (found["value"], found["low"], found["S"]) == (
+        compared.facts["test"]["metrics"]["accuracy"]["value"],
+        None,
+        1,
+    )
+    assert arm_standing(predictions, texts, student="frozen", arm="consensus") is None
+
+
 def test_the_calibration_is_measured_as_the_comparison_does(compared: SimpleNamespace) -> None:
-    found = compared.facts["test"]["calibration"]
-    assert set(found) == {"before", "after"}
-    assert all(0 <= one["ece_low"] <= one["ece"] <= one["ece_high"] for one in found.values())
-    scaled = compared.facts["temperature"]
+    found, scaled = compared.facts["test"]["calibration"], compared.facts["temperature"]
+    tables = [compared.folder.read(name) for name in ("predictions", "texts", "arms")]
+    mine = [frame[(frame["arm"] == "consensus") & (frame["seed"] == 1)] for frame in (tables[0], tables[2])]
+    schema = LabelSchema.from_records(compared.folder.record()["labels"])
+    table = measure_calibration(mine[0], tables[1], arms=mine[1], schema=schema).calibration.set_index("scaled")
+    assert found["before"]["ece"] == pytest.approx(table.loc[False, "ece"], abs=1e-9)
+    assert found["after"]["ece"] == pytest.approx(table.loc[True, "ece"], abs=1e-9)
     assert scaled["dev_loss_after"] <= scaled["dev_loss_before"]
 
 
@@ -352,7 +371,7 @@ def test_gold_labels_make_a_card_that_speaks_of_people(labelled: tuple[Path, Pat
     head, body = card_of(made.folder)
     assert "human labels" in body
     assert "leanings" not in body
-    assert "generated_from_labels_of_humans" in head["tags"]
+    assert "human-labels" in head["tags"]
 
 
 def test_without_any_gold_a_dev_part_is_drawn(tmp_path: Path, tiny: str) -> None:

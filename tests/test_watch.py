@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -9,7 +11,13 @@ import numpy as np
 import pytest
 
 from consenso import encoders
+from consenso.finetune import make_arms
+from consenso.finetune.pool import one_thread
+from consenso.finetune.students import encoder
+from consenso.finetune.study import make_study
+from consenso.finetune.training import Outcome, Training
 from consenso.finetune.watch import LOST, CollapseWatch, HeadInput, head_input
+from test_finetune_students import SCHEMA, recipe_for, run_study, save_tiny, tables
 
 
 def given(vectors: np.ndarray, parts: int = 1) -> HeadInput:
@@ -109,3 +117,95 @@ def test_what_is_unknown_ends_no_run() -> None:
 
 def test_an_encoder_that_told_no_texts_apart_has_nothing_to_lose() -> None:
     assert CollapseWatch(0.0).see(0.0) is None
+
+
+# the encoder
+
+
+@pytest.fixture(scope="module")
+def awake(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny encoder with weights large enough that texts differ from the start, as they do for a trained one."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("awake")
+    save_tiny(folder)
+    weights = load_file(folder / "model.safetensors")
+    large = {name: 5 * weight if weight.ndim > 1 else weight for name, weight in weights.items()}
+    save_file(large, folder / "model.safetensors")
+    return str(folder)
+
+
+@functools.cache
+def trained(folder: str, **recipe: Any) -> tuple[Training, Outcome]:
+    """Train once on the gold of 150 texts: 10 steps an epoch, 80 steps."""
+    texts, folds, labels = tables(250)
+    arms = make_arms(texts, folds, labels, arms=["gold"], seeds=[1], schema=SCHEMA)
+    chosen = recipe_for(folder, **{"epochs": 8, "evaluations": 4, **recipe})
+    study = make_study(arms, texts, folds, student="encoder", recipe=chosen, schema=SCHEMA)
+    training = study.runs[0].training
+    with one_thread():
+        return training, encoder.train(training, encoder.prepare(study.texts, chosen), chosen, SCHEMA)
+
+
+def without_numbers(outcome: Outcome) -> dict[str, Any]:
+    return {**dataclasses.asdict(outcome), "probabilities": None, "predicted": None}
+
+
+def test_a_learning_rate_that_is_too_high_is_stopped_when_the_first_epoch_ends(awake: str) -> None:
+    training, found = trained(awake, learning_rate=0.2, warmup=0.0)
+    assert (len(training.rows), training.steps) == (150, 80)
+    assert found.facts["stopped_at"] == found.facts["steps"] == 10
+    assert found.status == "collapsed"
+    assert found.reason.startswith("the watch ended it at step 10: the encoder gives every text nearly the same")
+    assert found.curve[-1]["step"] == 10, "the state it was ended in is on the curve, though not on the grid"
+    assert found.probabilities.shape == (len(training.asked), 3)
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
+    _, whole = trained(awake, learning_rate=0.2, warmup=0.0, watch=False)
+    assert whole.status == "collapsed", "the definition says so too"
+    assert whole.facts["steps"] == 80
+
+
+def test_a_run_that_breaks_after_its_first_epoch_is_stopped_at_an_evaluation(awake: str) -> None:
+    _, found = trained(awake, learning_rate=0.05, warmup=0.2)
+    assert found.status == "collapsed"
+    assert found.facts["stopped_at"] in (20, 40, 60)
+
+
+@pytest.mark.parametrize(("learning_rate", "learns"), [(3e-3, True), (1e-6, False)])
+def test_the_watch_never_ends_a_run_that_goes_well_or_slowly_nor_changes_it(
+    awake: str, learning_rate: float, learns: bool
+) -> None:
+    (_, free), (_, seen) = (trained(awake, learning_rate=learning_rate, watch=watch) for watch in (False, True))
+    assert (free.status == "ok") is learns
+    assert seen.facts["stopped_at"] is None
+    assert np.array_equal(free.probabilities, seen.probabilities)
+    assert without_numbers(free) == without_numbers(seen)
+
+
+def test_a_run_of_one_epoch_is_left_to_the_definition(awake: str) -> None:
+    _, found = trained(awake, learning_rate=0.2, warmup=0.0, epochs=1)
+    assert found.facts["stopped_at"] is None
+    assert found.status == "collapsed"
+
+
+def test_a_run_that_broke_after_it_had_learned_goes_on(awake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best state is the one that predicts: while it is healthy, so is the run."""
+    _, free = trained(awake, watch=False)
+    looks: list[float] = []
+    monkeypatch.setattr(CollapseWatch, "see", lambda _, now: looks.append(now) or ("doom" if len(looks) == 3 else None))
+    _, late = trained.__wrapped__(awake)
+    assert late.facts["stopped_at"] is None
+    assert len(looks) == 3, "the watch is off from then on; it would have looked a fourth time at step 60"
+    assert np.array_equal(late.probabilities, free.probabilities)
+
+
+def test_a_stopped_run_is_a_row_with_its_step(awake: str) -> None:
+    recipe = recipe_for(awake, learning_rate=0.2, warmup=0.0, epochs=8)
+    found, _ = run_study("encoder", awake, seeds=1, arms=["gold"], recipe=recipe, tables=tables(250))
+    row = found.trainings.iloc[0]
+    assert row["status"] == "collapsed"
+    assert row["stopped_at"] == row["steps"] == 10
+    assert len(found.predictions) == 100
+    kept, _ = run_study("encoder", awake, seeds=1, arms=["gold"], recipe=recipe.model_copy(update={"watch": False}))
+    assert kept.trainings["stopped_at"].isna().all()
+    assert kept.trainings["key"].tolist() != found.trainings["key"].tolist()

@@ -90,6 +90,7 @@ class _Progress:
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
         self._first: int | None = None
+        self._has_spoken = False
 
     def __call__(self, done: int, total: int) -> None:
         from consenso.progress import duration
@@ -97,9 +98,10 @@ class _Progress:
         now, live = time.monotonic(), sys.stderr.isatty()
         if self._first is None:  # the speed of this run: rows of an earlier one, and loading, do not count
             self._first, self._started = done, now
-        if now - self._last < (0.5 if live else 10) and done < total:
+        is_due = now - self._last >= (0.5 if live else 10)
+        if not (is_due and done < total) and not (done == total and self._has_spoken):
             return
-        self._last = now
+        self._last, self._has_spoken = now, True
         speed = (done - self._first) / (now - self._started) if now > self._started else 0
         left = f", {speed:.0f}/s, {duration((total - done) / speed)} left" if speed and done < total else ""
         line = f"predict    {done:,}/{total:,} texts{left}"

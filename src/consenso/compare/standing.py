@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from consenso.compare.estimates import per_training_set
@@ -24,12 +25,12 @@ def arm_standing(
     arm: str,
     metric: str = "macro_f1",
     schema: LabelSchema | None = None,
-) -> TwoWay | None:
-    """Return the metric of one arm of one student on the test texts; None where it has no runs there.
+) -> dict[str, Any] | None:
+    """Return value, low, high, S, n and k of one arm of one student on the test texts; None where it has no runs there.
 
-    `predictions`: PREDICTIONS. `difference` of the result is the metric, its interval (95 %) is over seeds and items, or
-    over folds with test texts of their own; NaN with one seed (`texts_standing` then gives one over the texts). Runs as
-    they were; copies of a seed count once. Raises `ConfigError` for an unknown metric, `DataError` for a wrong table.
+    `predictions`: PREDICTIONS. The interval (95 %, cut at 0 and 1) is over S seeds and n texts, or over k folds with test
+    texts of their own; None with one seed. Runs as they were; copies of a seed count once. Raises `ConfigError` for an
+    unknown metric, `DataError` for a wrong table.
     """
     import numpy as np
 
@@ -48,8 +49,13 @@ def arm_standing(
     if (parts := _parts(runs, items)) is not None:
         means = [float(per_item(codes[:, part], runs.gold[part], metric).mean()) for part in parts]
         ratio = ratio_of_folds(dict.fromkeys(range(len(means)), 1), {})
-        return over_folds(means, ratio, S=len(codes), n=int(items.sum()))
-    return two_way(per_training_set(per_item(codes[:, items], runs.gold[items], metric), seeds))
+        return _facts(over_folds(means, ratio, S=len(codes), n=int(items.sum())))
+    return _facts(two_way(per_training_set(per_item(codes[:, items], runs.gold[items], metric), seeds)))
+
+
+def _facts(found: TwoWay) -> dict[str, Any]:
+    low, high = (None if math.isnan(end) else min(max(end, 0.0), 1.0) for end in (found.low, found.high))
+    return {"value": found.difference, "low": low, "high": high, "S": found.S, "n": found.n, "k": found.k}
 
 
 def _parts(runs: Runs, items: np.ndarray) -> list[np.ndarray] | None:

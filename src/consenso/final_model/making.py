@@ -82,11 +82,7 @@ def train_model(
     """
     read, beside = read_experiment(experiment)
     arm, target = labels or read.compare.arm, Path(to)
-    check_labels(arm)
-    check_target(target, force=force)
-    _check_numbers(seeds_tried, threads, seed)
-    for needed in (encoders.import_torch, encoders.import_transformers):
-        needed()
+    _check(arm, target, force=force, seed=seed or 0, seeds_tried=seeds_tried, threads=threads)
     if push_to_hub is not None:
         check_push(push_to_hub)
     elif private:
@@ -98,7 +94,10 @@ def train_model(
         this = Run(read, place, base, tell)
         seeds = _seeds(settings_of(this).seeds, seed, seeds_tried)
         best = _best(this, [partial(choose, this, arm, s, all_texts=all_texts) for s in seeds], threads)
-        facts = {"name": push_to_hub or target.resolve().name, **_facts(this, best, all_texts=all_texts)}
+        asked = _probabilities(best)
+        temperature = _fold_temperature(best, asked)
+        facts = _facts(this, best, asked, temperature, all_texts=all_texts)
+        facts = {"name": push_to_hub or target.resolve().name, **facts}
         card = model_card(place, facts)
         save_classifier(
             target,
@@ -113,10 +112,15 @@ def train_model(
     return Trained(target, facts, push_model(target, push_to_hub, private=private) if push_to_hub else None)
 
 
-def _check_numbers(seeds_tried: int, threads: int, seed: int | None) -> None:
-    for name, value, least in (("seeds-tried", seeds_tried, 1), ("threads", threads, 1), ("seed", seed or 0, 0)):
-        if value < least:
-            raise ConfigError(f"--{name} must be at least {least}; found {value}")
+def _check(arm: str, target: Path, *, force: bool, **numbers: int) -> None:
+    """What can be found out before hours of training."""
+    check_labels(arm)
+    check_target(target, force=force)
+    for name, value in numbers.items():
+        if value < (least := 0 if name == "seed" else 1):
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}; found {value}")
+    for needed in (encoders.import_torch, encoders.import_transformers):
+        needed()
 
 
 def _as_compared(experiment: Experiment, folder: RunFolder) -> Experiment:
@@ -129,9 +133,8 @@ def _seeds(listed: int | tuple[int, ...], seed: int | None, tried: int) -> list[
     """The seed asked for (or the first of the experiment) and those that follow it in the experiment's list, then beyond."""
     own = list(range(1, listed + 1)) if isinstance(listed, int) else list(listed)
     first = own[0] if seed is None else seed
-    after = [s for s in own if s != first] if seed is None else own[own.index(first) + 1 :] if first in own else []
-    beyond = (s for s in range(max([*own, first]) + 1, max([*own, first]) + 1 + tried))
-    return [first, *after, *beyond][:tried]
+    rest, last = own[own.index(first) + 1 :] if first in own else [], max(*own, first)
+    return [first, *rest, *range(last + 1, last + tried)][:tried]
 
 
 @dataclass(frozen=True)
@@ -208,14 +211,13 @@ def _named_memory(recipe: Recipe) -> Iterator[None]:
         raise TrainingError(f"{hint} ({now}); nothing was written") from error
 
 
-def _facts(this: Run, best: _Best, *, all_texts: bool) -> dict[str, Any]:
-    """What consenso.json holds; folds the temperature into the model on the way."""
+def _facts(
+    this: Run, best: _Best, asked: np.ndarray, temperature: dict[str, Any], *, all_texts: bool
+) -> dict[str, Any]:
+    """What consenso.json holds; `asked`: the probabilities of the asked texts before scaling."""
     chosen, outcome = best.chosen, best.outcome
     training, recipe = chosen.training, chosen.study.recipe
-    asked = _probabilities(best)
-    tokenizer = encoders.load_tokenizer(recipe.encoder)
-    max_length = min(recipe.max_length, tokenizer.model_max_length)
-    temperature = _fold_temperature(best, asked)
+    max_length = min(recipe.max_length, encoders.load_tokenizer(recipe.encoder).model_max_length)
     seen = environment()
     facts = {
         "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -10,16 +10,17 @@ from consenso.errors import ConsensoError
 from consenso.final_model.choosing import STUDENT, Chosen
 from consenso.finetune import FinetuneSettings, Recipe
 from consenso.intervals import wilson
+from consenso.labels import LabelSchema
 from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.temperature import scale
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """How sure a classifier may be asked to be before its answer is used."""
+_PREDICTED = ["student", "arm", "fold", "seed", "attempt", "part", "text_id", "predicted"]
 
 
 def is_compared(folder: RunFolder) -> bool:
@@ -42,7 +43,8 @@ def compared_settings(folder: RunFolder) -> FinetuneSettings | None:
 def in_comparison(this: Run, chosen: Chosen) -> dict[str, Any] | None:
     """Return how an encoder trained on these labels scored in the comparison; None where none was, or it is out of date.
 
-    Keys: metrics (name → value, low, high, sd, S, n; the interval is over seeds and test texts), runs, collapsed,
+    Keys: metrics (name → value, low, high, S, n, k; the interval is over S seeds and n test
+    texts, or over k folds), runs, collapsed,
     same_recipe, same_training (the seed of the run that is this very training, or None).
     """
     folder, settings = this.folder, this.experiment.compare
@@ -54,18 +56,12 @@ def in_comparison(this: Run, chosen: Chosen) -> dict[str, Any] | None:
     ]
     if mine.empty:
         return None
-    gold, predictions = folder.read("texts").set_index("text_id")["gold"], folder.read("predictions")
+    gold, predictions = folder.read("texts").set_index("text_id")["gold"], folder.read("predictions", _PREDICTED)
     how: dict[str, Any] = {"student": STUDENT, "arm": chosen.arm, "schema": this.schema}
     metrics = {}
     for metric in _metrics(this):
         if (found := arm_standing(predictions, gold, metric=metric, **how)) is not None:
-            metrics[metric] = {
-                "value": found.difference,
-                "low": found.low,
-                "high": found.high,
-                "S": found.S,
-                "n": found.n,
-            }
+            metrics[metric] = found
     same = mine.loc[mine["key"] == chosen.training.key, "seed"]
     return {
         "metrics": metrics, "primary_metric": settings.metric, "runs": len(mine),
@@ -88,46 +84,37 @@ def on_test_texts(this: Run, chosen: Chosen, asked: np.ndarray, temperature: flo
     """Return the model's own scores on the test texts of its fold; None unless the comparison has looked at them before.
 
     `asked`: its probabilities of the asked texts before temperature scaling. Keys: texts, metrics (name → value, low,
-    high over the texts), calibration (before and after: ece, ece_low, ece_high), sure (rows of `how_sure`).
+    high over the texts), calibration (before, and after where there is a temperature: ece, ece_low, ece_high), sure (rows
+    of `how_sure`).
     """
     import numpy as np
 
-    training, ids = chosen.training, chosen.study.ids
+    training = chosen.training
     test = np.flatnonzero(chosen.study.in_test[int(chosen.rows["fold"].iloc[0])][training.asked])
     if not is_compared(this.folder) or not len(test):
         return None
     gold = this.folder.read("texts").set_index("text_id")["gold"].rename(index=str)
-    codes = this.schema.codes(gold.reindex(ids[training.asked[test]].map(str)))
-    test, codes = test[codes >= 0], codes[codes >= 0]
-    if not len(test):
+    codes = this.schema.codes(gold.reindex(chosen.study.ids[training.asked[test]].map(str)))
+    probabilities, codes = asked[test[codes >= 0]], codes[codes >= 0]
+    if not len(codes):
         return None
-    probabilities = asked[test]
-    predicted = probabilities.argmax(axis=1)
+    predicted, scaled = probabilities.argmax(axis=1), scale(probabilities, temperature)
     metrics = {metric: texts_standing(predicted, codes, metric) for metric in _metrics(this)}
     metrics["accuracy"] |= dict(zip(("low", "high"), wilson(int((predicted == codes).sum()), len(codes))))
-    return {
-        "texts": len(test), "metrics": metrics, "calibration": _calibration(this, chosen, asked, gold),
-        "sure": how_sure(scale(probabilities, temperature), codes),
-    }  # fmt: skip
+    calibration = {"before": _ece(this.schema, probabilities, codes)}
+    if temperature != 1:
+        calibration["after"] = _ece(this.schema, scaled, codes)
+    return {"texts": len(codes), "metrics": metrics, "calibration": calibration, "sure": how_sure(scaled, codes)}
 
 
-def _calibration(this: Run, chosen: Chosen, asked: np.ndarray, gold: pd.Series) -> dict[str, Any]:
-    """ECE on the test texts before and after the temperature, as the comparison measures it."""
+def _ece(schema: LabelSchema, probabilities: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+    """ECE with its interval, as the comparison measures it."""
     import pandas as pd
 
-    fold, training = chosen.rows["fold"].iloc[0], chosen.training
-    part = pd.Index(["dev", "test"]).take(chosen.study.in_test[int(fold)][training.asked].astype("int64"))
-    frame = pd.DataFrame(
-        {"student": STUDENT, "arm": chosen.arm, "fold": fold, "seed": training.seed, "attempt": "as_run", "part": part,
-         "text_id": chosen.study.ids.take(training.asked), "probabilities": list(asked)}
-    )  # fmt: skip
-    table = measure_calibration(frame, gold, arms=chosen.rows, schema=this.schema).calibration.set_index("scaled")
-    names = ["ece", "ece_low", "ece_high"]
-    return {
-        word: table.loc[scaled, names].astype(float).to_dict()
-        for scaled, word in ((False, "before"), (True, "after"))
-        if scaled in table.index
-    }
+    ids, names = [str(row) for row in range(len(codes))], pd.Index(list(schema.names))
+    frame = pd.DataFrame({"arm": "own", "seed": 0, "text_id": ids, "probabilities": list(probabilities)})
+    row = measure_calibration(frame, pd.Series(names.take(codes), index=ids), schema=schema).calibration.iloc[0]
+    return {name: float(row[name]) for name in ("ece", "ece_low", "ece_high")}
 
 
 def how_sure(probabilities: np.ndarray, codes: np.ndarray) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from consenso import encoders
 from consenso.finetune.batches import evaluation_steps, training_batches
 from consenso.finetune.checkpoint import Checkpoint
-from consenso.finetune.collapse import entropy, find_collapse
+from consenso.finetune.collapse import find_collapse
 from consenso.finetune.lora import load_trained_state, merge_lora, trained_state
 from consenso.finetune.losses import Loss, make_loss
 from consenso.finetune.metrics import dev_scores, softmax
@@ -18,7 +18,7 @@ from consenso.finetune.ranks import Ranks
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.training import Outcome, Prepared, Training
 from consenso.finetune.vocabulary import Vocabulary, trim_vocabulary
-from consenso.finetune.watch import CollapseWatch
+from consenso.finetune.watch import CollapseWatch, head_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,9 @@ class Fitting:
     """Evaluations since the best one."""
     stopped_at: int | None = None
     """The step at which the collapse watch ended the run."""
+    difference: float = math.nan
+    """How much the dev texts differ in what the head was given when they were last predicted (`HeadInput`)."""
+    watch: CollapseWatch | None = None
     vocabulary: Vocabulary | None = None
     """The words that are left, where some were left out."""
 
@@ -68,7 +71,6 @@ class Fitting:
         self.wrapped = self.ranks.wrap(_compiled(self.model, self.recipe, self.device))
         shares = self.training.shares(self.model.config.num_labels)
         self.loss: Loss = make_loss(self.recipe, shares, self.device)
-        self.watch = _watch(self.recipe, self.training, shares)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -80,23 +82,30 @@ class Fitting:
 
     def fit(self, checkpoint: Checkpoint | None = None) -> str | None:
         """Train to the last step; return what ended the run early, other than patience."""
-        fault, done = None, self._resumed(checkpoint)
+        done = self._resumed(checkpoint)
         targets, lengths = self._targets(), self.lengths[self.training.rows]
         grid = set(evaluation_steps(self.training.steps, self.recipe.evaluations))
         batches = training_batches(
             lengths, self.recipe.batch_size, self.training.steps, self.order, self.recipe.batching
         )
+        if self.recipe.watch and not done:
+            self._on_dev()
+            self.watch = CollapseWatch(self.difference)
         self.model.train()
         for number, rows in enumerate(batches):
             if number < done:
                 continue
-            fault = self._step(rows, targets, lengths)
-            if fault is not None and self.stopped_at is None:
+            if fault := self._step(rows, targets, lengths):
                 return fault
-            if self.steps in grid or fault:
+            if self.steps in grid:
                 self._evaluate()
-            if fault or (self.training.patience and self.in_vain >= self.training.patience):
+            if fault := self._watched(rows, grid):
+                self.stopped_at = self.steps
+                if self.steps not in grid:
+                    self._evaluate()
                 return fault
+            if self.training.patience and self.in_vain >= self.training.patience:
+                return None
             if checkpoint is not None and checkpoint.is_due():
                 checkpoint.save(self._state())
         return None
@@ -111,22 +120,33 @@ class Fitting:
         size = len(rows) if self.recipe.batching != "tokens" else self.recipe.batch_size
         loss = per_row.sum() * (self.ranks.size / size)
         loss.backward()
-        gradient = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.steps += 1
-        signs = torch.stack([loss.detach(), *_signs(logits.detach(), wanted), gradient.detach()])
-        signs = self.ranks.mean(signs).tolist()
-        if not math.isfinite(signs[0]):
+        found = float(self.ranks.mean(loss.detach()))
+        if not math.isfinite(found):
             return f"the loss is not finite at step {self.steps}"
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad()
-        self.losses.append(signs[0])
+        self.losses.append(found)
         self.seen, self.real_tokens = self.seen + len(rows), self.real_tokens + int(lengths[rows].sum())
-        doom = self.watch.see(*signs[1:]) if self.watch else None
-        if doom is None or self._has_learned():
-            self.watch = None if doom else self.watch
+        return None
+
+    def _watched(self, rows: np.ndarray, grid: set[int]) -> str | None:
+        """At the end of the first epoch and at each evaluation after it: why the watch ends the run, if it does."""
+        one_epoch = len(self.training.rows)
+        ends_the_first = self.seen - len(rows) < one_epoch <= self.seen
+        is_look = ends_the_first or (self.seen > one_epoch and self.steps in grid)
+        if self.watch is None or not is_look or self.steps == self.training.steps:
             return None
-        self.stopped_at = self.steps
+        if self.steps not in grid:
+            self._on_dev()
+        doom = self.watch.see(self.difference)
+        if doom is None:
+            return None
+        if self._has_learned():
+            self.watch = None  # the best state predicts, and it is healthy however the run goes on
+            return None
         return f"the watch ended it at step {self.steps}: {doom}"
 
     def logits(self, texts: np.ndarray, model: Any = None) -> Any:
@@ -187,7 +207,7 @@ class Fitting:
         import numpy as np
 
         training = self.training
-        logits, train_loss = self.predict(training.dev_rows), sum(self.losses) / len(self.losses)
+        logits, train_loss = self._on_dev(), sum(self.losses) / len(self.losses)
         self.losses, self.in_vain = [], self.in_vain + 1
         if not np.isfinite(logits).all():
             return  # the next loss, or the collapse check, says so
@@ -200,6 +220,13 @@ class Fitting:
             self.best_step, self.best_logits, self.in_vain = self.steps, logits, 0
         if self.on_evaluation is not None:
             self.on_evaluation(self.curve[-1])
+
+    def _on_dev(self) -> np.ndarray:
+        """Return the logits for the dev texts, and note how much these differ."""
+        with head_input(self.model) as given:
+            logits = self.predict(self.training.dev_rows)
+        self.difference = given.difference()
+        return logits
 
     def _has_learned(self) -> bool:
         """Whether the state that would predict is healthy: then the run is, however it goes on."""
@@ -278,21 +305,6 @@ class Fitting:
         if state["random_gpu"] is not None and self.device == "cuda":
             torch.cuda.set_rng_state(state["random_gpu"])
         return self.steps
-
-
-def _watch(recipe: Recipe, training: Training, shares: np.ndarray) -> CollapseWatch | None:
-    if not recipe.watch:
-        return None
-    return CollapseWatch(entropy(shares), training.steps, math.ceil(recipe.warmup * training.steps))
-
-
-def _signs(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """What the watch reads: plain cross-entropy, and how far probabilities differ within the batch.
-
-    The second is their standard deviation, of the class where it is largest.
-    """
-    loss = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    return loss, logits.softmax(dim=1).std(dim=0, correction=0).max()
 
 
 def _compiled(model: Any, recipe: Recipe, device: str) -> Any:

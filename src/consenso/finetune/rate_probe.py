@@ -12,6 +12,7 @@ from consenso.finetune.recipe import Recipe
 from consenso.finetune.rescue import is_exempt
 from consenso.finetune.running import run_arms
 from consenso.finetune.students import STUDENTS
+from consenso.finetune.tracking import Tracking
 from consenso.finetune.training import base_student
 from consenso.labels import LabelSchema
 from consenso.store import RunFolder
@@ -50,7 +51,7 @@ def probe_rates(
     workers: int | Literal["auto"] = 1,
     checkpoint_minutes: float = 10,
     progress: Callable[[dict[str, Any]], None] | None = None,
-    report_to: Any = (),
+    report_to: Sequence[str] | str | Tracking = (),
 ) -> pd.DataFrame:
     """Train the arms that count once per rate in the first fold; return rate, arm, dev_macro_f1, status, reason and key.
 

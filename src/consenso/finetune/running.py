@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from consenso.finetune.arm_names import FLOOR_ARMS
@@ -17,7 +16,7 @@ from consenso.finetune.recipe import Recipe
 from consenso.finetune.rescue import Rescue, is_exempt, replaced_seeds, rescue_study
 from consenso.finetune.students import STUDENTS
 from consenso.finetune.study import Run, Study, make_study
-from consenso.finetune.tracking import FOLDER, Tracking, run_name
+from consenso.finetune.tracking import Tracking, run_name
 from consenso.finetune.training import Outcome, Prepared, Training, base_student
 from consenso.finetune.words import estimated_tokens
 from consenso.finetune.workers import count_workers
@@ -82,8 +81,7 @@ def run_arms(
         tell({"stage": "finetune", "student": student, "seconds": time.monotonic() - started, **event})
 
     bench = Bench(base_student(student), study.recipe, study.schema, folder, checkpoint_minutes)
-    tracking = report_to if isinstance(report_to, Tracking) else _tracking(report_to, folder)
-    series = _Series(bench, workers, say, tracking)
+    series = _Series(bench, workers, say, Tracking.of_run(report_to, folder))
     outcomes = series.train(study)
     rows = [_Row(run, outcomes, "as_run", run.seed) for run in study.runs]
     if rescue is not None and (replaced := replaced_seeds(study, outcomes, counted)):
@@ -95,12 +93,6 @@ def run_arms(
     results = _tables(study, rows)
     logger.info("%s: %d training(s) in %.1f s", student, series.total, time.monotonic() - started)
     return results
-
-
-def _tracking(report_to: Sequence[str] | str, folder: RunFolder | None) -> Tracking:
-    if folder is None:
-        return Tracking(report_to, Path(FOLDER))
-    return Tracking(report_to, folder.path / FOLDER, folder.path.resolve().name)
 
 
 @dataclass

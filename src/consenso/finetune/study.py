@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
 from consenso.errors import ConfigError, DataError, JoinError, nearest
+from consenso.finetune.arguments import recipe_from_arguments
 from consenso.finetune.arm_names import FLOOR_ARMS
 from consenso.finetune.arms import SEVERAL_ROWS
 from consenso.finetune.pieces import FORMAT
@@ -80,6 +81,7 @@ def make_study(
 ) -> Study:
     """Check the tables and join them by text id; gold is not looked at, the arms' targets are.
 
+    `recipe`: a Recipe, or transformers' TrainingArguments (for the embedded encoder).
     `student`: a key of STUDENTS, or one under a declared variation such as `frozen (gold dev)`. `budget`: fold → training
     rows whose epochs give the steps, where they are not those of the largest arm here (`arm_sizes` of another study).
     `tested`: each fold must have test texts.
@@ -93,7 +95,7 @@ def make_study(
         raise DataError(f"arms: no rows for student {student!r}; make_arms makes them")
     named = _texts(texts)
     parts = _parts(folds, named, sorted(arms["fold"].unique()), tested)
-    recipe = recipe or Recipe()
+    recipe = _as_recipe(recipe)
     rows, shares = _rows(arms, named, parts, schema), _shares(arms, schema)
     header, steps = _header(base, recipe, schema), None if STUDENTS[base].DETERMINISTIC else recipe
     runs = list(_runs(rows, shares, parts, _Keys(header, _prints(named)), steps, budget=budget))
@@ -115,6 +117,10 @@ def arm_sizes(arms: pd.DataFrame) -> dict[int, int]:
         for fold, size in counted.groupby("fold").max().items():
             found[int(fold)] = max(found.get(int(fold), 0), int(size))
     return found
+
+
+def _as_recipe(given: Any) -> Recipe:
+    return recipe_from_arguments(given) if hasattr(given, "per_device_train_batch_size") else given or Recipe()
 
 
 def _schema(arms: pd.DataFrame, texts: pd.DataFrame) -> LabelSchema:

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from consenso.errors import ConfigError, MissingExtraError, nearest
 from consenso.finetune.training import Outcome
+from consenso.store import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,15 @@ class Tracking:
         self._place, self._project = Path(place), project
         self._trackers: dict[str, Tracker | None] = dict.fromkeys(names)
         self._off: set[str] = set()
+
+    @classmethod
+    def of_run(cls, report_to: Sequence[str] | str | Tracking, folder: RunFolder | None) -> Tracking:
+        """Return the trackers of a run folder, in its `trackers/` and under its name; without a folder in ./trackers."""
+        if isinstance(report_to, Tracking):
+            return report_to
+        if folder is None:
+            return cls(report_to, Path(FOLDER))
+        return cls(report_to, folder.path / FOLDER, folder.path.resolve().name)
 
     def start(self, name: str, params: Mapping[str, Any]) -> Tracked:
         """Begin a run under a name (parts divided by /) with what was chosen for it, and return it to log points to."""

@@ -1,62 +1,90 @@
-"""The collapse watch: end a training that has lost what it had learned, and more, long before its last step.
+"""The collapse watch: find a training whose encoder has broken, by the end of its first epoch.
 
-Such a run stays at the entropy of its training shares, gives every text the same probabilities where it told them apart
-before, and its gradients fade. A healthy run may show some of these signs for a while, not all of them; a slow one, whose
-probabilities never differed much, least of all (measured: docs/training.md).
+An encoder that breaks gives every text the same representation: what the classification head reads no longer differs
+between texts. A run that goes well widens those differences, and one that is slow to begin keeps them: so they are held
+against those before the first step. Loss, probabilities and gradients tell the two apart late or never
+(measured: docs/training.md, docs/decisions/0019-the-watch-reads-the-representation.md).
 """
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-FIRST_STEP = 150
-"""The watch decides from this step on; in a run of fewer than 300 steps from its half, never before a whole window has
-followed the warm-up."""
-WINDOW = 50
-"""All signs are means over this many steps, so over 800 texts at the default batch size."""
-FEWEST_STEPS = 100
-"""Shorter runs are not watched: too few steps follow the first window, and there is little to save."""
-LOSS_BELOW_ENTROPY, LARGEST_SPREAD, LARGEST_GRADIENT = 0.005, 0.02, 0.75
-FALLEN = 0.5
-"""The spread has fallen below this share of the largest that it was over a window: this tells a run that broke from one
-that is slow to begin."""
+from consenso import encoders
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LOST = 0.0005
+"""A run is doomed once its texts differ by less than this share of what they did before the first step."""
+
+
+class HeadInput:
+    """What the classification head is given: sums over texts, and from them how much the texts differ."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+        self._total: np.ndarray | float = 0.0
+        self._squares: np.ndarray | float = 0.0
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Take in one vector per text, (texts, width); of several vectors per text, (texts, tokens, width), the mean."""
+        vectors = vectors.reshape(len(vectors), -1, vectors.shape[-1]).mean(axis=1, dtype="float64")
+        self.texts += len(vectors)
+        self._total = self._total + vectors.sum(axis=0)
+        self._squares = self._squares + (vectors**2).sum(axis=0)
+
+    def difference(self) -> float:
+        """Return the variance between texts as a share of the mean square: 0, all are the same, to 1.
+
+        NaN where nothing was given, or numbers that are not finite.
+        """
+        import numpy as np
+
+        if self.texts == 0:
+            return math.nan
+        size = float(np.sum(self._squares)) / self.texts
+        between = size - float(np.sum((self._total / self.texts) ** 2))
+        return max(between, 0.0) / size if size else math.nan
+
+
+@contextlib.contextmanager
+def head_input(model: Any) -> Iterator[HeadInput]:
+    """Collect, inside the block, what the last linear layer of a model with one output per class is given.
+
+    A model whose head has no such layer collects nothing.
+    """
+    torch, seen = encoders.import_torch(), HeadInput()
+    heads = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == model.config.num_labels]
+
+    def take(_module: Any, given: tuple[Any, ...]) -> None:
+        seen.add(given[0].detach().float().cpu().numpy())
+
+    hooks = [head.register_forward_pre_hook(take) for head in heads[-1:]]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class CollapseWatch:
-    """Reads three numbers after each step and says when a run is doomed.
+    """Holds how much texts differ in a training against how much they did before it.
 
-    `entropy`: that of the training shares (with soft targets of the mean target), in nats; `steps`: the planned length
-    of the run; `warm_up`: steps during which the learning rate rises.
+    `start`: their difference (`HeadInput.difference`) before the first step.
     """
 
-    def __init__(self, entropy: float, steps: int, warm_up: int = 0) -> None:
-        self.first_step = max(min(FIRST_STEP, -(-steps // 2)), warm_up + WINDOW)
-        self.last_step = steps - 1 if steps >= FEWEST_STEPS else 0
-        self.step = 0
-        self._entropy, self._largest = entropy, 0.0
-        self._seen: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
+    def __init__(self, start: float) -> None:
+        self.start = start
 
-    def see(self, loss: float, spread: float, gradient: float) -> str | None:
-        """Take in one step; return why the run is doomed, or None.
-
-        `loss`: plain cross-entropy of the batch; `spread`: standard deviation over the batch of the probabilities, of
-        the class where it is largest; `gradient`: norm before clipping.
-        """
-        self.step += 1
-        self._seen.append((loss, spread, gradient))
-        if self.step < WINDOW:
-            return None
-        loss, spread, gradient = (sum(sign) / WINDOW for sign in zip(*self._seen))
-        self._largest = max(self._largest, spread)
-        is_doomed = (
-            self.first_step <= self.step <= self.last_step
-            and loss >= self._entropy - LOSS_BELOW_ENTROPY
-            and spread < min(LARGEST_SPREAD, FALLEN * self._largest)
-            and gradient < LARGEST_GRADIENT
-        )
-        if not is_doomed:
+    def see(self, difference: float) -> str | None:
+        """Take in the difference at the end of the first epoch or later; return why the run is doomed, or None."""
+        if not difference < LOST * self.start:
             return None
         return (
-            f"over {WINDOW} steps loss {loss:.3f} (entropy of the labels {self._entropy:.3f}), spread of the "
-            f"probabilities {spread:.4f} (it was {self._largest:.4f}), gradient norm {gradient:.2f}"
+            f"the encoder gives every text nearly the same representation (variance {difference:.1e} of its mean square; "
+            f"{self.start:.1e} before training)"
         )

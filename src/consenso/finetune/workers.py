@@ -31,7 +31,7 @@ def count_workers(
     if not can_start_processes() or seconds < WORTH_SECONDS:
         return 1
     module = STUDENTS[student]
-    if module.USES_ENCODER and not module.DETERMINISTIC and (gpus := encoders.import_torch().cuda.device_count()):
+    if module.USES_ENCODER and not module.DETERMINISTIC and (gpus := int(encoders.import_torch().cuda.device_count())):
         return max(1, min(gpus, trainings))
     weights = encoders.weight_bytes(recipe.encoder) if module.USES_ENCODER else 0
     return max(1, min(_cores(), trainings, _that_fit_in_memory(weights)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from consenso import encoders
-from consenso.errors import ModelError
+from consenso.errors import ConsensoError, ModelError
 
 UNLIMITED = 100_000
 """A tokenizer that names a longer limit names none."""
@@ -51,12 +52,24 @@ def open_classifier(name: str | Path, max_length: int | None = None) -> Classifi
         _refuse_other_kinds(name, json.loads(config.read_text(encoding="utf-8")))
     tokenizer = encoders.load_tokenizer(name)
     _refuse_token_types(name, tokenizer)
-    model = encoders.load_trained_classifier(name)
+    with naming_memory(f"loading model {name!r}; free some, or take a smaller model"):
+        model = encoders.load_trained_classifier(name)
     labels = tuple(str(model.config.id2label[position]) for position in range(model.config.num_labels))
     _refuse_labels(name, labels)
     model.config.pad_token_id = tokenizer.pad_token_id
     own = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else USUAL_LIMIT
     return Classifier(name, labels, model, tokenizer, min(max_length or own, own))
+
+
+@contextlib.contextmanager
+def naming_memory(what: str) -> Iterator[None]:
+    """What torch and the system raise when memory runs out, as one `ConsensoError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if encoders.memory_hint(error) is None:
+            raise
+        raise ConsensoError(f"out of memory {what}") from None
 
 
 def _refuse_other_kinds(name: str, config: dict[str, Any]) -> None:

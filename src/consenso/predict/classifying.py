@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from consenso import encoders
-from consenso.errors import ConfigError, ConsensoError, ModelError
-from consenso.predict.classifier import Classifier
+from consenso.errors import ConfigError, ModelError
+from consenso.predict.classifier import Classifier, naming_memory
 from consenso.predict.forward import Forward, has_bf16, torch_forwards
 from consenso.predict.settings import PredictSettings
 
@@ -91,15 +91,10 @@ class Classification:
     def _logits(self, ids: list[list[int]]) -> np.ndarray:
         tokens, mask = encoders.pad(ids, self.classifier.tokenizer.pad_token_id)
         forward = self.free.get()
+        todo = f"lower --batch-tokens (now {self.budget}), then --max-length (now {self.classifier.max_length})"
         try:
-            return forward(tokens, mask)
-        except (RuntimeError, MemoryError) as error:
-            if encoders.memory_hint(error) is None:
-                raise
-            raise ConsensoError(
-                f"out of memory with {len(ids)} texts of {len(ids[0])} tokens; lower --batch-tokens (now {self.budget}), "
-                f"then --max-length (now {self.classifier.max_length})"
-            ) from None
+            with naming_memory(f"with {len(ids)} text(s) of {len(ids[-1])} tokens; {todo}"):
+                return forward(tokens, mask)
         finally:
             self.free.put(forward)
 
@@ -116,7 +111,8 @@ def classifying(classifier: Classifier, settings: PredictSettings) -> Iterator[C
     if settings.precision == "bf16" and not has_bf16(device):
         notes.append("this processor has no bf16 instructions: bf16 is slower than fp32 here")
     with encoders.torch_threads(1 if device == "cpu" else None):
-        forwards = _forwards(classifier, settings, device, threads)
+        with naming_memory(f"moving model {classifier.name!r} to {device}; free some, or take a smaller model"):
+            forwards = _forwards(classifier, settings, device, threads)
         free: queue.SimpleQueue[Forward] = queue.SimpleQueue()
         for forward in forwards:
             free.put(forward)

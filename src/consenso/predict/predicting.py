@@ -156,13 +156,18 @@ class _Work:
         """What the rows depend on; the number of threads is no part of it."""
         from importlib import metadata
 
-        from consenso import __version__
         from consenso.encoders import encoder_fingerprint
 
-        libraries = ("torch", "transformers", "tokenizers", *(("onnxruntime",) if self.settings.onnx else ()))
+        libraries = (
+            "consenso",
+            "torch",
+            "transformers",
+            "tokenizers",
+            *(("onnxruntime",) if self.settings.onnx else ()),
+        )
         classifier, chosen = self.classification.classifier, self.chosen
         return digest([
-            __version__, {name: metadata.version(name) for name in libraries},
+            {name: metadata.version(name) for name in libraries},
             encoder_fingerprint(classifier.name), classifier.labels, classifier.max_length,
             fingerprint_source(self.source.path.absolute()), output_suffix(self.source.path),
             chosen.text, chosen.text_id, chosen.kept, self.settings.model_dump(exclude={"threads", "text", "id", "keep"}),

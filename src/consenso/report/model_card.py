@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from consenso.report.blocks import absent, capital, count, number, percent, plural
+from consenso.report.blocks import absent, capital, count, cut, number, percent, plural
 from consenso.report.facts import METRICS, Facts
 from consenso.report.gold_used import gold_words
 from consenso.report.latex import cite_plain, cited
 from consenso.report.markdown import escape
 from consenso.report.numbers import accuracy, confusion
 from consenso.report.paper_methods import label_sentences
-from consenso.report.paper_words import ARMS, arm_words, level, listed
+from consenso.report.paper_words import arm_words, level, listed
 from consenso.report.references import NAMES, bibliography
 from consenso.report.settings import ReportSettings
 from consenso.store import RunFolder
@@ -58,7 +58,7 @@ def _head(model: Model) -> str:
         base_model=_hub_name(model["encoder"]),
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["text-classification", "consenso", "generated_from_labels_of_" + _source_word(model)],
+        tags=["text-classification", "consenso", f"{_source_word(model)}-labels"],
         model_name=str(model["name"]).rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
@@ -67,7 +67,7 @@ def _head(model: Model) -> str:
 
 def _source_word(model: Model) -> str:
     sources = set(model["data"]["label_sources"])
-    return "humans" if sources <= set(HUMAN) else "annotators"
+    return "human" if sources <= set(HUMAN) else "annotator"
 
 
 def _hub_name(encoder: Mapping[str, Any]) -> str | None:
@@ -156,7 +156,7 @@ def _origin(facts: Facts, model: Model) -> Iterator[str]:
     yield (
         escape(cite_plain(made, NAMES)) if made else f"How they were made is not recorded. {facts.why_absent('votes')}"
     )
-    if model["arm"] not in ARMS or model["arm"] != "consensus":
+    if model["arm"] != "consensus":
         yield f"Of these, the model was trained on {arm_words(model['arm'])}."
 
 
@@ -208,7 +208,7 @@ def _evaluation(facts: Facts, model: Model) -> Iterator[str]:
     if not own:
         yield _why_untested(model)
     if compared:
-        yield _about_mean(compared)
+        yield _about_mean(compared, own)
     else:
         yield f"No comparison tells how classifiers trained on these labels do: {_why_uncompared(facts)}"
     yield (
@@ -224,10 +224,15 @@ def _score_table(own: Any, compared: Any) -> Iterator[str]:
     if own:
         cells = [_score(own["metrics"].get(name)) for name in metrics]
         yield f"| this model | {' | '.join(cells)} | {count(own['texts'])} |"
-    if compared:
+    if compared and not _is_one(compared, own):
         cells = [_score(compared["metrics"].get(name)) for name in metrics]
         n = next(iter(compared["metrics"].values()), {"n": None})["n"]
         yield f"| mean of {plural(compared['runs'], 'training')} on the same labels | {' | '.join(cells)} | {count(n)} |"
+
+
+def _is_one(compared: Mapping[str, Any], own: Any) -> bool:
+    """Whether the comparison has one training on these labels, and it is this model."""
+    return bool(own) and compared["runs"] == 1 and compared["same_training"] is not None
 
 
 def _score(found: Mapping[str, Any] | None) -> str:
@@ -248,20 +253,21 @@ def _why_untested(model: Model) -> str:
     )
 
 
-def _about_mean(compared: Mapping[str, Any]) -> str:
-    seeds = next((found["S"] for found in compared["metrics"].values()), 0)
-    over = f"over {plural(seeds, 'seed')} and the test texts" if seeds > 1 else "not known for the mean (one training)"
-    parts = [f"In brackets: {WIDE} intervals, for this model over the test texts, for the mean {over}."]
+def _about_mean(compared: Mapping[str, Any], own: Any) -> str:
+    found: Mapping[str, Any] = next(iter(compared["metrics"].values()), {})
+    spans = [*(["for this model over the test texts"] if own else [])]
+    if found.get("k"):
+        spans.append(f"for the mean over {plural(found['k'], 'fold')}, each with test texts of its own")
+    elif not absent(found.get("low")):
+        spans.append(f"for the mean over {plural(found['S'], 'seed')} and the test texts")
+    parts = [f"In brackets: {WIDE} intervals, {', '.join(spans)}."] if spans else []
     if (seed := compared["same_training"]) is not None:
         parts.append(f"This model is the training under seed {seed} of that comparison.")
     if not compared["same_recipe"]:
         parts.append("The comparison used another recipe than this model.")
-    bad = compared["collapsed"]
-    parts.append(
-        f"{count(bad)} of these {count(compared['runs'])} trainings collapsed or failed."
-        if bad
-        else "None of these trainings collapsed."
-    )
+    if not _is_one(compared, own):
+        bad, runs = compared["collapsed"], count(compared["runs"])
+        parts.append(f"{count(bad) if bad else 'None'} of these {runs} trainings collapsed or failed.")
     return " ".join(parts)
 
 
@@ -270,7 +276,8 @@ def _why_uncompared(facts: Facts) -> str:
         return "the arms were not compared (`consenso run`)."
     if facts.state("compare") != "current":
         return "the comparison is out of date (`consenso run`)."
-    return f"it compared {listed([f'`{student}`' for student in facts.main_students])}, no encoder trained on this arm."
+    compared = listed([f"`{student}`" for student in facts.main_students])
+    return f"it has no encoder trained on this arm (its students: {compared})."
 
 
 def _calibration(facts: Facts, model: Model) -> Iterator[str]:
@@ -285,7 +292,8 @@ def _calibration(facts: Facts, model: Model) -> Iterator[str]:
     else:
         yield f"No temperature was fitted (it is 1): {scaled['why']}."
     if own and own["calibration"]:
-        said = [f"{_ece(found)} {word} scaling" for word, found in own["calibration"].items()]
+        before, after = own["calibration"]["before"], own["calibration"].get("after")
+        said = [f"{_ece(before)} before scaling", f"{_ece(after)} after"] if after else [_ece(before)]
         yield f"Expected calibration error on human labels of the test texts: {listed(said)}."
     else:
         yield "How far its probabilities can be taken at their word on human labels has not been measured."
@@ -323,15 +331,16 @@ def _verdict(facts: Facts, model: Model) -> Iterator[str]:
     if not rows:
         yield "Not known: the two arms of the primary contrast were not both trained."
         return
-    shown = {student: row for student, row in rows.items() if student == "encoder"} or rows
-    if "encoder" not in shown:
+    if "encoder" not in rows:
         compared = listed([f"`{student}`" for student in rows])
         yield f"The comparison is about {compared}, not about a fine-tuned encoder such as this model:\n"
-    for student, row in shown.items():
+    for student, row in sorted(rows.items(), key=lambda pair: pair[0] != "encoder"):
+        if len(rows) > 1:
+            yield f"Student `{student}`:\n"
         yield f"> {escape(str(row['sentence']))}\n"
-        yield from _guards(facts, student)
-    if (arm := next(iter(shown.values()))["arm"]) != model["arm"]:
-        yield f"\nThis verdict is about the arm `{arm}`; this model was trained on `{model['arm']}`."
+        yield "\n".join(_guards(facts, student)) + "\n"
+    if (arm := next(iter(rows.values()))["arm"]) != model["arm"]:
+        yield f"This verdict is about the arm `{arm}`; this model was trained on `{model['arm']}`."
 
 
 def _guards(facts: Facts, student: str) -> Iterator[str]:
@@ -343,7 +352,7 @@ def _guards(facts: Facts, student: str) -> Iterator[str]:
     if mine.empty:
         yield "No validity check failed or warned."
     for _, row in mine.iterrows():
-        why = "" if absent(row["reason"]) else f": {escape(str(row['reason']))}"
+        why = "" if absent(row["reason"]) else f": {escape(cut(str(row['reason']), 300)[0])}"
         yield f"- validity check “{escape(str(row['guard']))}” {row['outcome']}{why}"
 
 
@@ -357,6 +366,8 @@ def _limits(facts: Facts, model: Model) -> Iterator[str]:
         "labelled texts of your own first."
     )
     yield f"- It always answers with one of its {count(len(model['labels']))} labels, also where none fits; it cannot abstain by itself."
+    if unseen := [f"`{name}`" for name in model["labels"] if not data["classes"]["train"].get(name)]:
+        yield f"- It was shown no text labelled {listed(unseen)} and will hardly ever say so."
     if data["at_length_limit"]:
         share = f"{percent(data['at_length_limit'])} of its training texts"
         yield f"- It reads the first {count(model['max_length'])} tokens; {share} are that long and were cut, or just fit."
@@ -372,7 +383,7 @@ def _limits(facts: Facts, model: Model) -> Iterator[str]:
 def _bias(facts: Facts) -> str:
     found = consensus_accuracy(facts)
     how = (
-        "how often these labels agree with human ones is not known, because no train or dev text has one"
+        f"how often these labels agree with human ones is not known: {facts.no_gold}"
         if found is None
         else f"on {count(found[1])} {facts.open_words}, {percent(found[0])} of the consensus labels are the human ones"
     )

@@ -14,6 +14,7 @@ from consenso.finetune import STUDENTS, Recipe, Results, StudySettings, is_liste
 from consenso.finetune.expanding import needs_of
 from consenso.finetune.rate_probe import NOTE, chosen_among, probe_rates, probe_seed, with_chosen_rate
 from consenso.finetune.study import arm_sizes
+from consenso.finetune.tracking import Tracking
 from consenso.labels import LabelSchema
 from consenso.preconditions import need_gold
 from consenso.steps.consensus import gold_for_consensus, make_labels
@@ -42,6 +43,7 @@ def finetune(this: Run) -> dict[str, Any]:
     if settings.learning_rates or NOTE in folder.record():
         folder.note(NOTE, {})
     made_of = {"texts": texts, "folds": folds, "labels": labels, **votes_and_panels(this, texts)}
+    tracking = Tracking.of_run(settings.report_to, folder)
     all_arms, results = [], []
     budgets: dict[str, dict[int, int]] = {}
     for student, base, choice in settings.studies():
@@ -51,7 +53,7 @@ def finetune(this: Run) -> dict[str, Any]:
         shared: dict[str, Any] = {
             "student": student, "schema": schema, "folder": folder, "workers": choice.workers,
             "checkpoint_minutes": choice.checkpoint_minutes,
-            "counted": compared_arms(this, arms), "report_to": choice.report_to,
+            "counted": compared_arms(this, arms), "report_to": tracking,
             "progress": lambda event: this.progress({**event, "event": "advance", "step": event["stage"], "stage": "finetune"}),
         }  # fmt: skip
         inputs = texts[["text_id", "text"]], folds

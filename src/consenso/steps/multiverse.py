@@ -16,6 +16,7 @@ from consenso.errors import ConfigError, ConsensoError, nearest
 from consenso.files import fingerprint_source
 from consenso.finetune import StudySettings, run_arms
 from consenso.finetune.study import arm_sizes
+from consenso.finetune.tracking import Tracking
 from consenso.multiverse import DECLARED, MultiverseSettings, Specification, specifications, summarise
 from consenso.steps.consensus import gold_for_consensus, make_labels
 from consenso.steps.finetune import VOTES, arms_of, recipe_of, without_gold_used
@@ -190,7 +191,11 @@ class _Bench:
     settings: MultiverseSettings
     sources: dict[str, Callable[[], pd.DataFrame]]
     labels: dict[Specification, pd.DataFrame] = field(default_factory=dict)
+    tracking: Tracking = field(init=False)
     _at_hand: tuple[str, Any] = ("", None)
+
+    def __post_init__(self) -> None:
+        self.tracking = Tracking.of_run(self.this.experiment.finetune.report_to, self.this.folder)
 
     def row(self, specification: Specification) -> dict[str, Any]:
         """Return the row of a specification, without its number."""
@@ -216,7 +221,7 @@ class _Bench:
         results = run_arms(
             arms, texts[["text_id", "text"]], folds, student=specification.student, schema=schema, folder=folder,
             recipe=recipe_of(folder, specification.student, choice), workers=choice.workers,
-            budget=self._budget(specification.student), report_to=choice.report_to,
+            budget=self._budget(specification.student), report_to=self.tracking,
         )  # fmt: skip
         found = compare_arms(
             results.predictions, texts.set_index("text_id")["gold"], trainings=results.trainings, schema=schema,

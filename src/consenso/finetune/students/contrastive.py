@@ -46,7 +46,7 @@ def train(
     checkpoint. torch's random state is left as it was.
     """
     torch, device = encoders.import_torch(), encoders.best_device()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []), no_denormals(torch):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []), no_denormals():
         torch.manual_seed(stream(training.seed, HEAD))
         reader = _Reader(encoders.load_body(recipe.encoder), prepared, recipe, device)
         reader.trim(_all_texts(training))

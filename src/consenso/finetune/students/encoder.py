@@ -86,7 +86,7 @@ def _fitted(
     ranks: Ranks | None = None,
 ) -> tuple[Outcome, Fitting]:
     torch, device, ranks = encoders.import_torch(), encoders.best_device(), ranks or Ranks()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []), no_denormals(torch):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []), no_denormals():
         torch.manual_seed(stream(training.seed, HEAD))
         model = encoders.load_classifier(recipe.encoder, schema)
         if recipe.lora_rank:
@@ -98,8 +98,9 @@ def _fitted(
 
 
 @contextlib.contextmanager
-def no_denormals(torch: Any) -> Iterator[None]:
+def no_denormals() -> Iterator[None]:
     """Numbers too small for full precision count as 0 meanwhile: a processor is slow with them, and Adam makes many."""
+    torch = encoders.import_torch()
     torch.set_flush_denormal(True)
     try:
         yield
