@@ -63,6 +63,22 @@ def test_one_seed_draws_the_same_adapters_and_another_seed_others(tiny: str) -> 
     assert not any("lora_B" in name for name in drawn), "they begin at 0"
 
 
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        ("Bert", {"query", "value"}),
+        ("DebertaV2", {"query_proj", "value_proj"}),
+        ("DistilBert", {"q_lin", "v_lin"}),
+        ("MPNet", {"q", "v"}),
+        ("ModernBert", {"Wqkv"}),
+        ("XLNet", {"layer_1", "layer_2"}),  # its attention has no linear layers
+    ],
+)
+def test_adapters_stand_beside_queries_and_values(kind: str, layers: set[str], tmp_path: Path) -> None:
+    names = [name for name in weights_of(adapted(save(tmp_path, kind))) if "lora_A" in name]
+    assert {name.split(".lora_A")[0].rpartition(".")[2] for name in names} == layers
+
+
 @pytest.mark.parametrize("kind", WITH_LORA)
 def test_adapters_and_head_learn_and_the_body_stays(kind: str, tmp_path: Path) -> None:
     model = adapted(save(tmp_path, kind))

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from consenso.errors import (
 from consenso.predict import Predicted, PredictSettings, classifying, forward, predict_file, predict_texts
 from consenso.predict.classifier import open_classifier
 from consenso.predict.parts import Parts
+from consenso.predict.sources import open_source
 from making_models import TEXTS, train_words
 
 LABELS = ["bad", "middling", "very good"]
@@ -47,8 +49,8 @@ def save_classifier(folder: Path, kind: str = "BertForSequenceClassification", s
     words.add_special_tokens(["<pad>"])
     named = {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "model_max_length": 64}
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, **named).save_pretrained(folder)
-    size = {**SIZE, "vocab_size": words.get_vocab_size(), "initializer_range": 0.5, "max_position_embeddings": 80}
-    read = transformers.BertConfig(
+    size = {**SIZE, "vocab_size": words.get_vocab_size(), "initializer_range": 0.5, "max_position_embeddings": 600}
+    read = getattr(transformers, kind).config_class(
         **size, pad_token_id=words.token_to_id("<pad>"), **({"id2label": dict(enumerate(LABELS))} | config)
     )
     with torch.random.fork_rng():
@@ -94,10 +96,11 @@ def read_rows(path: Path) -> pd.DataFrame:
 # what comes out
 
 
-def test_each_text_gets_what_transformers_pipeline_says(model: Path) -> None:
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert", "DebertaV2"])
+def test_each_text_gets_what_transformers_pipeline_says(tmp_path: Path, kind: str) -> None:
     from transformers import pipeline
 
-    texts = some_texts(40)
+    texts, model = some_texts(40), save_classifier(tmp_path / "m", f"{kind}ForSequenceClassification")
     found = predict_texts(texts, model)
     expected = pipeline("text-classification", str(model), device="cpu", truncation=True)(texts, top_k=None)
     for i, scores in enumerate(expected):
@@ -197,6 +200,17 @@ def test_kept_parquet_columns_keep_their_types(model: Path, tmp_path: Path) -> N
     assert found.select(["score", "tags"]).equals(table.select(["score", "tags"]))
 
 
+def test_a_parquet_file_of_one_large_row_group_is_not_held_as_a_whole(tmp_path: Path) -> None:
+    texts = [f"{i} {'words of a long text ' * 4}" for i in range(100_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=100_000)
+    before, held, rows = pa.total_allocated_bytes(), [], 0
+    for chunk in open_source(tmp_path / "t.parquet").read(["text"], 1000):
+        held.append(pa.total_allocated_bytes() - before)
+        rows += len(chunk["text"])
+    assert rows == 100_000
+    assert max(held) < 4e6 < sum(map(len, texts))
+
+
 def test_tsv_without_quoting_and_lone_surrogates_are_read(model: Path, tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text('text\tgold\n"goal\tx\nvery "bad"\ty\n', encoding="utf-8")
     assert predict_file(tmp_path / "t.tsv", model, tmp_path / "o.csv").rows == 2
@@ -252,6 +266,32 @@ def test_kill_9_loses_nothing_that_was_saved_and_changes_no_byte(model: Path, tm
     assert predict_file(data, model, tmp_path / "out.csv", chunk=16, keep="all").resumed == 48
     predict_file(data, model, tmp_path / "whole.csv", chunk=16, keep="all")
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+SLOWLY = """
+import sys, time
+from consenso.predict import predict_file
+
+predict_file(sys.argv[1], sys.argv[2], sys.argv[3], chunk=8, progress=lambda done, total: time.sleep(0.05))
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_at_any_moment_change_no_byte(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data, out = write_rows(tmp_path / "t.csv", [*some_texts(600)]), tmp_path / "out.csv"
+    command = [sys.executable, "-c", SLOWLY, str(data), str(model), str(out)]
+    for _ in range(10):
+        before = len(list(Parts(out).folder.glob("*.csv")))
+        process = subprocess.Popen(command)
+        while len(list(Parts(out).folder.glob("*.csv"))) <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    assert subprocess.run(command, check=True).returncode == 0
+    predict_file(data, model, tmp_path / "whole.csv", chunk=8)
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
 def test_a_kill_between_joining_and_tidying_up_is_mended_by_the_same_command(
@@ -501,6 +541,7 @@ def test_places_that_cannot_be_written_are_refused(model: Path, tmp_path: Path) 
         "o.parquet.gz": "compressed already",
         ".": "is a folder",
         "file/o.csv": "cannot write",
+        "/proc/o.csv": "cannot write",
     }
     for name, said in cases.items():
         with pytest.raises(ConfigError, match=said):
@@ -543,11 +584,7 @@ def test_a_prediction_tells_what_it_came_to(model: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def predict(say: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from consenso import cli
-    from consenso.cli import predicting
-
-    monkeypatch.setitem(cli.cli.commands, "predict", predicting.predict)
+def predict(say: Any) -> Any:
     return lambda *arguments: say("predict", *arguments)
 
 

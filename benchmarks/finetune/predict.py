@@ -7,7 +7,8 @@ Speed: MiniLM-L6 with a head of 5 labels drawn at random, sentences of SST-5, tw
 other in every round, in one process. `pipeline` is transformers.pipeline("text-classification", model, tokenizer)(texts)
 as it comes (batch size 1), `pipeline-32` the same with batch_size=32. `predict` is predict_file from a CSV file to a CSV
 file, its loading of the model included; that of the pipeline is not. Labels must agree, probabilities within 1e-4.
-Memory: peak RSS of a process of its own that predicts so many rows of a CSV file; `tiny` is a BERT of 2 layers of 32.
+Memory: peak RSS (VmHWM, Linux) of a process of its own that predicts so many rows of a CSV file; `tiny` is a BERT of 2
+layers of 32.
 """
 
 from __future__ import annotations
@@ -142,9 +143,10 @@ def memory(sizes: list[int], model: str, threads: int) -> list[dict[str, object]
         for n in sizes:
             data = write_texts(place / f"{n}.csv", sentences(n))
             script = (
-                "import json, resource, sys; from consenso.predict import predict_file\n"
+                "import json; from consenso.predict import predict_file\n"
                 f"p = predict_file({str(data)!r}, {str(place / 'model')!r}, {str(place / f'{n}.out.csv')!r}, threads={threads})\n"
-                "print(json.dumps([p.rows, p.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+                "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+                "print(json.dumps([p.rows, p.seconds, int(status['VmHWM'].split()[0]) / 1024]))"  # ru_maxrss starts from the parent's
             )
             out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
             done, seconds, peak = json.loads(out.splitlines()[-1])

@@ -56,7 +56,7 @@ from consenso.finetune.students import encoder
 from consenso.finetune.training import Prepared, Training
 from consenso.labels import LabelSchema
 
-FIRST = {"tiny": 200_000, "scratch": 200_000, "minilm": 2_000}
+FIRST = {"tiny": 200_240, "scratch": 200_240, "minilm": 2_012}
 """Numbers of the first runs that judge."""
 DATA = Path(os.environ.get("CONSENSO_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SETS = (("sst5", 10), ("babe_llm", 16))
@@ -212,11 +212,11 @@ def print_figures(rows: list[dict[str, Any]]) -> None:
     print(f"{len(rows)} runs, {sum(float(row['seconds']) for row in rows):.0f} CPU seconds")
 
 
-def encoder_of(kind: str, folder: Path, first: int) -> str:
-    """The encoder of a kind; runs that shaped the watch and runs that judge it have tiny encoders of their own."""
+def encoder_of(kind: str, folder: Path) -> str:
+    """The encoder of a kind: a name, or the folder that it was made in."""
     if kind == "minilm":
         return encoders.EMBEDDED
-    return tiny_encoder(folder) if kind == "scratch" else trained_encoder(folder, seed=first)
+    return tiny_encoder(folder) if kind == "scratch" else trained_encoder(folder, seed=200_000)
 
 
 def main() -> None:
@@ -232,7 +232,7 @@ def main() -> None:
     rows = finished_runs(options.csv)
     todo = sorted(set(range(first, first + options.runs)) - {int(row["run"]) for row in rows})
     with tempfile.TemporaryDirectory() as place, ProcessPoolExecutor(options.workers) as pool:
-        folder = encoder_of(options.encoder, Path(place), first)
+        folder = encoder_of(options.encoder, Path(place))
         one_run = minilm_run if options.encoder == "minilm" else tiny_run
         with options.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -13,7 +13,7 @@ import sys
 import click
 
 from consenso import __version__
-from consenso.cli import cleaning, comparing, labelling, results, runs
+from consenso.cli import cleaning, comparing, labelling, predicting, results, runs, training
 from consenso.errors import ConsensoError
 
 
@@ -66,7 +66,7 @@ def cli(verbose: bool) -> None:
 
 for command in (
     runs.init, runs.run, runs.status, runs.data, labelling.annotate, labelling.log, labelling.consensus,
-    comparing.finetune, comparing.plan, comparing.compare, results.report, results.export, runs.config, runs.doctor,
-    cleaning.clean,
+    comparing.finetune, comparing.plan, comparing.compare, results.report, results.export, training.train,
+    predicting.predict, cleaning.clean, runs.config, runs.doctor,
 ):  # fmt: skip
     cli.add_command(command)

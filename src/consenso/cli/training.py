@@ -37,6 +37,7 @@ def train(
     """Train one classifier to use, on the labels of your choice; save it with a model card for transformers."""
     from consenso.experiment_file import read_experiment
     from consenso.final_model import train_model
+    from consenso.finetune.ranks import find_ranks
     from consenso.progress import showing
 
     if student != "encoder":
@@ -52,6 +53,8 @@ def train(
         )
     with showing() as progress:
         trained = train_model(read, out, base=base, progress=progress, **options)
+    if find_ranks().rank:
+        return  # the first of the processes that trained together tells
     if as_json:
         click.echo(
             json.dumps({"folder": str(trained.folder), "address": trained.address, **trained.facts}, ensure_ascii=False)

@@ -13,7 +13,7 @@ from consenso.finetune.expanding import expand_arms
 from consenso.finetune.study import Study, make_study
 from consenso.finetune.training import Training
 from consenso.preconditions import need_gold
-from consenso.steps.finetune import arms_of, labels_to_train_on, votes_and_panels
+from consenso.steps.finetune import arms_of, labels_to_train_on, recipe_of, votes_and_panels
 from consenso.steps.running import Run
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def check_labels(labels: str) -> None:
 
 def settings_of(this: Run) -> StudySettings:
     """Return the settings under which the experiment trains (or would train) an encoder, on the texts themselves."""
-    return this.experiment.finetune.for_student(STUDENT).model_copy(update={"students": (STUDENT,), "resample": False})
+    choice = this.experiment.finetune.for_student(STUDENT)
+    recipe = recipe_of(this.folder, STUDENT, choice)
+    return choice.model_copy(update={"students": (STUDENT,), "resample": False, "recipe": recipe})
 
 
 def choose(this: Run, labels: str, seed: int, *, all_texts: bool = False) -> Chosen:

@@ -24,6 +24,7 @@ from consenso.finetune import Recipe
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.metrics import cross_entropy, softmax
 from consenso.finetune.pool import one_thread
+from consenso.finetune.ranks import Ranks, find_ranks
 from consenso.finetune.saving import check_target, fold_temperature, logits_of, save_classifier
 from consenso.finetune.students import encoder
 from consenso.finetune.training import Outcome, Prepared
@@ -75,6 +76,7 @@ def train_model(
     not done. `labels`: any arm (default: that of the primary contrast); its texts, steps and recipe are those of the
     experiment in fold 0 under `seed` (default: the first seed), so a training that the comparison holds comes out anew.
     `seeds_tried`: the seeds that follow are tried too and the best on dev is kept. `all_texts`: test texts train too.
+    Processes that torchrun or accelerate has started train the model together; the first one writes it.
     `threads` above 1 is faster and may differ from the comparison's training in rounding. `force`: replace a model at `to`.
 
     Raises `ConfigError` for a wrong argument, `TrainingError` where every training collapsed or memory ran out (nothing
@@ -89,11 +91,14 @@ def train_model(
         raise ConfigError("--private goes with --push-to-hub REPO_ID")
     place, base = RunFolder(folder if folder is not None else Path("runs") / read.name), base or beside
     tell = progress or (lambda event: None)
-    run(_as_compared(read, place), place.path, until="consensus", progress=progress, base=base)
-    with place.locked():
+    ranks = find_ranks()
+    if ranks.rank == 0:
+        run(_as_compared(read, place), place.path, until="consensus", progress=progress, base=base)
+    ranks.wait()
+    with place.locked() if ranks.rank == 0 else contextlib.nullcontext():
         this = Run(read, place, base, tell)
         seeds = _seeds(settings_of(this).seeds, seed, seeds_tried)
-        best = _best(this, [partial(choose, this, arm, s, all_texts=all_texts) for s in seeds], threads)
+        best = _best(this, [partial(choose, this, arm, s, all_texts=all_texts) for s in seeds], threads, ranks)
         asked = _probabilities(best)
         temperature = _fold_temperature(best, asked)
         facts = _facts(this, best, asked, temperature, all_texts=all_texts)
@@ -150,7 +155,7 @@ class _Best:
     seconds: float
 
 
-def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int) -> _Best:
+def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int, ranks: Ranks) -> _Best:
     """Train each candidate and keep the healthy one with the best dev macro-F1, the first if equal."""
     best: _Best | None = None
     tried: list[dict[str, Any]] = []
@@ -161,7 +166,7 @@ def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int) -> _B
         chosen = candidate()
         with _named_memory(chosen.study.recipe), one_thread() if threads == 1 else encoders.torch_threads(threads):
             prepared = prepared or encoder.prepare(chosen.study.texts, chosen.study.recipe)
-            outcome, model = _trained(this, chosen, prepared)
+            outcome, model = _trained(this, chosen, prepared, ranks)
         score = outcome.facts["dev_macro_f1"]
         tried.append(
             {"seed": chosen.training.seed, "status": outcome.status, "dev_macro_f1": score, "reason": outcome.reason}
@@ -174,7 +179,7 @@ def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int) -> _B
     return best
 
 
-def _trained(this: Run, chosen: Chosen, prepared: Prepared) -> tuple[Outcome, Any]:
+def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tuple[Outcome, Any]:
     """Train once; a kill costs at most the minutes between two checkpoints."""
     training, started = chosen.training, time.monotonic()
     checkpoint = Checkpoint(this.folder.path / "pieces" / "unfinished" / f"final-{training.key}.pt")
@@ -185,8 +190,9 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared) -> tuple[Outcome, An
         this.progress({**said, **seen, "seconds": time.monotonic() - started})
 
     found = encoder.train_model(
-        training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say
+        training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say, ranks=ranks
     )
+    ranks.wait()
     checkpoint.remove()
     return found
 

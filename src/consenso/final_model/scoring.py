@@ -11,6 +11,7 @@ from consenso.final_model.choosing import STUDENT, Chosen
 from consenso.finetune import FinetuneSettings, Recipe
 from consenso.intervals import wilson
 from consenso.labels import LabelSchema
+from consenso.steps.finetune import recipe_of
 from consenso.steps.running import Run
 from consenso.store import RunFolder
 from consenso.temperature import scale
@@ -77,7 +78,7 @@ def _metrics(this: Run) -> list[str]:
 
 def _recipe_of(folder: RunFolder) -> Recipe | None:
     settings = compared_settings(folder)
-    return None if settings is None else settings.for_student(STUDENT).recipe
+    return None if settings is None else recipe_of(folder, STUDENT, settings.for_student(STUDENT))
 
 
 def on_test_texts(this: Run, chosen: Chosen, asked: np.ndarray, temperature: float) -> dict[str, Any] | None:

@@ -106,7 +106,7 @@ class Fitting:
                 return fault
             if self.training.patience and self.in_vain >= self.training.patience:
                 return None
-            if checkpoint is not None and checkpoint.is_due():
+            if checkpoint is not None and self.ranks.rank == 0 and checkpoint.is_due():
                 checkpoint.save(self._state())
         return None
 
@@ -301,6 +301,8 @@ class Fitting:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+        if self.ranks.rank:  # the state is that of the first process; the others drop out by streams of their own
+            return self.steps
         torch.set_rng_state(state["random"])
         if state["random_gpu"] is not None and self.device == "cuda":
             torch.cuda.set_rng_state(state["random_gpu"])

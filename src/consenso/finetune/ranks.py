@@ -32,6 +32,11 @@ class Ranks(NamedTuple):
         torch = encoders.import_torch()
         return torch.nn.parallel.DistributedDataParallel(model)
 
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self.size > 1:
+            encoders.import_torch().distributed.barrier()
+
     def mean(self, values: Any) -> Any:
         """Return the mean of a tensor over the processes."""
         if self.size == 1:

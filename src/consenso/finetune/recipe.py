@@ -16,13 +16,13 @@ class Recipe(Settings):
     """How a student is trained. All arms of a study share one recipe; a changed recipe is another experiment."""
 
     encoder: str = "embedded"
-    """Encoder of the students `encoder` and `frozen`: embedded (MiniLM), a local folder or a Hugging Face hub id."""
+    """Encoder of all students but `linear`: embedded (MiniLM), a local folder or a Hugging Face hub id."""
     max_length: Annotated[int, Field(ge=8)] = 256
     """Tokens after which a text is cut; nothing is ever padded to this length."""
     learning_rate: Positive = 5e-5
     """Peak learning rate: 5e-5 suits small encoders such as MiniLM, 2e-5 base ones such as roberta-base."""
     epochs: Positive = 5
-    """Passes over the largest arm; every arm takes as many steps as that makes."""
+    """Passes over the largest arm; every arm takes as many steps as that makes. `contrastive`: pairs per text, try 20."""
     batch_size: Count = 16
     """Texts per optimiser step."""
     batching: Literal["sorted", "tokens", "random"] = "sorted"
@@ -61,4 +61,4 @@ class Recipe(Settings):
     watch: bool = True
     """End a training of the encoder that is doomed to collapse early; False: each takes all its steps."""
     c_grid: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-    """Inverse regularisation C of the linear heads (`frozen`, `linear`): the best on dev, the smallest if equal."""
+    """Inverse regularisation C of the linear heads (`frozen`, `linear`, `contrastive`): the best on dev, the smallest if equal."""

@@ -18,7 +18,7 @@ from consenso import encoders
 if TYPE_CHECKING:
     import numpy as np
 
-LOST = 0.0005
+LOST = 0.001
 """A run is doomed once its texts differ by less than this share of what they did before the first step."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from consenso.errors import BusyError, ConfigError
+from consenso.errors import BusyError, ConfigError, StorageError
 from consenso.predict.formats import FORMATS, Layout, output_suffix
 from consenso.predict.sources import Rows
 from consenso.store import write_atomically, write_text
@@ -60,7 +61,9 @@ class Parts:
             raise BusyError(
                 f"another process writes {self.out}; wait for it, or choose another file with --to"
             ) from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageError(f"cannot write {self.out}: the disk is full; make room and run again") from None
             raise ConfigError(f"cannot write {self.out}: {error.strerror}; choose another place with --to") from None
         try:
             yield
@@ -86,6 +89,7 @@ class Parts:
         if not same:
             if self._key() is not None:
                 logger.warning("%s: model, data or options have changed; starting anew", self.out)
+            (self.folder / "key.txt").unlink(missing_ok=True)  # first: what a kill leaves then has no key
             for path in self.folder.iterdir():
                 if path.name != ".lock":
                     path.unlink()
