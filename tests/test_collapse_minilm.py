@@ -63,7 +63,7 @@ def test_every_collapsed_training_is_called_so_and_no_healthy_one():
     assert (collapsed["status"] == "collapsed").all()
 
 
-WATCHED = 50
+WATCHED = 60
 """Trainings of `benchmarks/finetune/watch.py`; its results file holds more of them."""
 
 
@@ -86,12 +86,15 @@ def test_the_watch_flags_collapsed_trainings_when_their_first_epoch_ends_and_har
     """Not all, and not none: near the rate that breaks the encoder a run may break later, or recover (docs/training.md)."""
     collapsed, healthy = (watched[watched["outcome"] == kind] for kind in ("collapsed", "healthy"))
     assert min(len(collapsed), len(healthy)) >= 20
-    assert (collapsed["flagged"] == collapsed["epoch"]).mean() >= 0.75
-    assert healthy["flagged"].notna().mean() <= 0.1
+    assert (collapsed["flagged"] == collapsed["epoch"]).mean() >= 0.6
+    assert healthy["flagged"].notna().mean() <= 0.15
 
 
 @pytest.mark.slow
-def test_no_training_at_a_learning_rate_of_up_to_5e_4_is_flagged_unless_it_collapsed(watched):
-    gentle = watched[(watched["learning_rate"] <= 5e-4) & (watched["outcome"] != "collapsed")]
+def test_the_watch_is_sure_away_from_the_rate_that_breaks_the_encoder(watched):
+    gentle, harsh = watched[watched["learning_rate"] <= 3e-4], watched[watched["learning_rate"] >= 8e-4]
     assert len(gentle) >= 10
     assert gentle[["flagged", "later"]].isna().all(axis=None)
+    collapsed = harsh[harsh["outcome"] == "collapsed"]
+    assert len(collapsed) >= 10
+    assert collapsed["flagged"].notna().all()

@@ -383,7 +383,7 @@ def test_bf16_is_close_to_fp32_and_a_processor_without_it_is_told(model: Path, m
     difference = (rough["p_bad"] - plain["p_bad"]).abs().max()
     assert 0 < difference < 0.1
     for has, said in ((False, 1), (True, 0)):
-        monkeypatch.setattr(classifying, "has_bf16", lambda device, has=has: has)
+        monkeypatch.setattr(encoders, "has_bf16", lambda device, has=has: has)
         with classifying.classifying(open_classifier(model), PredictSettings(precision="bf16")) as found:
             assert len(found.notes) == said
 

@@ -34,7 +34,6 @@ import numpy as np
 from sst5 import RESULTS, SCHEMA, sst5
 
 from consenso import encoders
-from consenso.doctor import _cpu_bf16
 from consenso.finetune.fitting import Fitting
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import encoder
@@ -175,7 +174,7 @@ def contenders(model: str, name: str) -> dict[str, Any]:
     }
     if "Trainer, padded" in steps:
         found["Trainer, padded"] = lambda: by_trainer(name, steps["Trainer, padded"], pad_to=256)
-    if _cpu_bf16():
+    if encoders.has_bf16("cpu"):
         found["consenso, bf16"] = lambda: by_consenso(name, steps["consenso"], precision="bf16")
     return found
 

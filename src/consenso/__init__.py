@@ -39,6 +39,9 @@ _HOME = {
     "measure_calibration": "consenso.compare.calibration",
     "parse": "consenso.annotate",
     "plan_comparison": "consenso.compare.planning",
+    "predict_file": "consenso.predict",
+    "predict_texts": "consenso.predict",
+    "push_model": "consenso.final_model",
     "read_predictions": "consenso.compare.given",
     "read_votes": "consenso.annotate",
     "run": "consenso.experiment",
@@ -46,6 +49,7 @@ _HOME = {
     "run_until_verdict": "consenso.experiment",
     "score_against_gold": "consenso.consensus",
     "show_verdict": "consenso.compare.display",
+    "train_model": "consenso.final_model",
     "write_paper": "consenso.report.paper",
     "write_report": "consenso.report",
 }
@@ -82,8 +86,10 @@ if TYPE_CHECKING:
     from consenso.errors import ConsensoError
     from consenso.experiment import freeze_experiment, run, run_until_verdict
     from consenso.experiment_file import Experiment
+    from consenso.final_model import push_model, train_model
     from consenso.finetune import Recipe, make_arms, run_arms
     from consenso.labels import LabelSchema
+    from consenso.predict import predict_file, predict_texts
     from consenso.report import write_report
     from consenso.report.paper import write_paper
     from consenso.store import RunFolder

@@ -56,23 +56,17 @@ def _devices() -> Iterator[tuple[str, str, str]]:
         return
     import torch
 
+    from consenso.encoders import has_bf16
+
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     mps = torch.backends.mps.is_available()
     yield "device", "ok", gpu or ("Apple GPU (mps)" if mps else f"cpu, {cores} cores, torch {torch.__version__}")
-    native = torch.cuda.is_bf16_supported() if gpu else _cpu_bf16()
+    native = has_bf16("cuda" if gpu else "cpu")
     yield (
         "bf16",
         "ok" if native else "absent",
         "native" if native else "not native here: keep recipe.precision = 'fp32'",
     )
-
-
-def _cpu_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
 
 
 def _encoder() -> Iterator[tuple[str, str, str]]:

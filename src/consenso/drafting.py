@@ -64,7 +64,8 @@ method = "dawid_skene_map"       # or majority, weighted, unanimous, threshold, 
 ties = "undecided"               # or "random" (seeded)
 
 [finetune]
-students = ["frozen"]            # frozen (embeddings once, linear head), linear (TF-IDF), encoder (fine-tuned)
+students = ["frozen"]            # frozen (embeddings once, linear head), linear (TF-IDF), encoder (fine-tuned),
+                                # contrastive (encoder tuned on pairs, then a linear head; tiny data)
 arms = ["gold", "gold-aligned", "consensus", "consensus-kept", "consensus-random", "floor"]
 seeds = 10                       # paired seeds; one seed never yields a verdict
 

@@ -491,6 +491,18 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def has_bf16(device: str) -> bool:
+    """Return whether the device computes in bf16 by itself; elsewhere autocast is slower than fp32."""
+    if device != "cpu":
+        torch = import_torch()
+        return device == "mps" or bool(torch.cuda.is_bf16_supported())
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
+
+
 @contextlib.contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
     """Let torch use so many threads inside the block (None: as it is set)."""

@@ -22,6 +22,7 @@ def need_extras(experiment: Experiment, stages: list[str]) -> None:
     needs = {
         "llm": ("aiohttp",) if asks_llms else (),
         "finetune": ("torch", "transformers") if any(STUDENTS[s].USES_ENCODER for s in students) else (),
+        "lora": ("peft",) if "finetune" in stages and _has_lora(experiment) else (),
         "report": ("jinja2", "matplotlib") if "report" in stages else (),
     }
     for extra, modules in needs.items():
@@ -34,8 +35,13 @@ def need_extras(experiment: Experiment, stages: list[str]) -> None:
 _NEEDED_BY = {
     "llm": "an annotator that is asked over HTTP",
     "finetune": "a student that uses an encoder",
+    "lora": "LoRA (recipe.lora_rank)",
     "report": "the report",
 }
+
+
+def _has_lora(experiment: Experiment) -> bool:
+    return any(study.settings.recipe.lora_rank for study in experiment.finetune.studies())
 
 
 def need_labels(labels: LabelSchema | None) -> LabelSchema:

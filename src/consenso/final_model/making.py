@@ -90,8 +90,8 @@ def train_model(
     elif private:
         raise ConfigError("--private goes with --push-to-hub REPO_ID")
     place, base = RunFolder(folder if folder is not None else Path("runs") / read.name), base or beside
-    tell = progress or (lambda event: None)
     ranks = find_ranks()
+    tell = progress if progress and ranks.rank == 0 else lambda event: None
     if ranks.rank == 0:
         run(_as_compared(read, place), place.path, until="consensus", progress=progress, base=base)
     ranks.wait()
@@ -103,6 +103,8 @@ def train_model(
         temperature = _fold_temperature(best, asked)
         facts = _facts(this, best, asked, temperature, all_texts=all_texts)
         facts = {"name": push_to_hub or target.resolve().name, **facts}
+        if ranks.rank:
+            return Trained(target, facts)  # the first process writes the model
         card = model_card(place, facts)
         save_classifier(
             target,

@@ -59,8 +59,9 @@ class Bench:
         try:
             outcome = STUDENTS[self.student].train(training, prepared, self.recipe, self.schema, checkpoint)
         except _FAULTS as error:
-            reason = str(error).strip().split("\n")[0]
-            return Outcome("failed", f"{type(error).__name__}: {reason}", facts=_times(started, None))
+            reason, hint = str(error).strip().split("\n")[0], encoders.memory_hint(error)
+            told = f"{type(error).__name__}: {reason}" + (f"; {hint}" if hint else "")
+            return Outcome("failed", told, facts=_times(started, None))
         steps = min(training.steps, outcome.facts["steps"])  # 0 for a student without steps of its own
         samples = steps * self.recipe.batch_size or len(training.rows)
         outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})

@@ -90,7 +90,7 @@ class FinetuneSettings(_Choice):
     """Which students are trained on which labels, how often and how."""
 
     students: Names = ("frozen",)
-    """Keys of STUDENTS: encoder (fine-tuned), frozen (embeddings + linear head), linear (TF-IDF + linear head)."""
+    """Keys of STUDENTS: encoder (fine-tuned), frozen (embeddings + linear head), linear (TF-IDF + linear head), contrastive."""
     arms: Names = DEFAULT_ARMS
     """The sets of training labels that are compared: names of arms, or a preset (quick, standard, full) for several."""
     seeds: Seeds = 10

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from consenso import encoders
 from consenso.errors import ConfigError, ModelError
 from consenso.predict.classifier import Classifier, naming_memory
-from consenso.predict.forward import Forward, has_bf16, torch_forwards
+from consenso.predict.forward import Forward, torch_forwards
 from consenso.predict.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def classifying(classifier: Classifier, settings: PredictSettings) -> Iterator[C
     notes = []
     if settings.onnx and settings.precision == "bf16":
         raise ConfigError("--onnx computes in fp32; leave out --onnx or --precision bf16")
-    if settings.precision == "bf16" and not has_bf16(device):
+    if settings.precision == "bf16" and not encoders.has_bf16(device):
         notes.append("this processor has no bf16 instructions: bf16 is slower than fp32 here")
     with encoders.torch_threads(1 if device == "cpu" else None):
         with naming_memory(f"moving model {classifier.name!r} to {device}; free some, or take a smaller model"):

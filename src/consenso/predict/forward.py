@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
@@ -42,15 +41,3 @@ def _torch_forward(model: Any, device: str, precision: str) -> Forward:
         return logits
 
     return forward
-
-
-def has_bf16(device: str) -> bool:
-    """Return whether the device computes in bf16 by itself; elsewhere autocast is slower than fp32."""
-    if device != "cpu":
-        torch = encoders.import_torch()
-        return device == "mps" or bool(torch.cuda.is_bf16_supported())
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from consenso.report.blocks import absent, count, number, percent, plural
@@ -224,8 +224,9 @@ def _students(facts: Facts) -> Iterator[str]:
     """One sentence per student that was trained: what it is, its recipe."""
     for student in facts.students:
         recipe, base = recipe_of(facts, student), student.partition(" (")[0]
-        if base == "encoder":
+        if base in {"encoder", "contrastive"}:
             said = [form.format(recipe[name]) for name, form in _RECIPE if name in recipe]
+            said += _unusual(recipe) if base == "encoder" else []
         elif base in {"frozen", "linear"} and recipe.get("c_grid"):
             said = [f"C chosen on the development set among {listed([f'{c:g}' for c in recipe['c_grid']])}"]
         else:
@@ -243,6 +244,19 @@ def _students(facts: Facts) -> Iterator[str]:
             f"All arms shared one recipe{steps} and the same evaluation points, and the state of each run was chosen on "
             f"development labels of its arm’s own source{own}."
         )
+
+
+def _unusual(recipe: Mapping[str, Any]) -> list[str]:
+    """What a recipe has that most have not."""
+    said = {
+        "focal": f"focal loss (γ = {recipe.get('focal_gamma', 2):g})",
+        "gce": f"generalised cross-entropy (q = {recipe.get('gce_q', 0.7):g})",
+    }
+    found = [said[loss]] if (loss := recipe.get("loss")) in said else []
+    found += ["balanced class weights"] if recipe.get("class_weights") == "balanced" else []
+    found += [f"label smoothing {smoothing:g}"] if (smoothing := recipe.get("label_smoothing")) else []
+    found += [f"LoRA of rank {rank}"] if (rank := recipe.get("lora_rank")) else []
+    return found + (["bfloat16 autocast"] if recipe.get("precision") == "bf16" else [])
 
 
 def _seeds(facts: Facts) -> Iterator[str]:

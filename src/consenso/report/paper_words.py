@@ -60,6 +60,7 @@ def student_words(facts: Facts, student: str) -> str:
         if named
         else "a linear classifier on frozen embeddings",
         "linear": "a linear classifier on TF-IDF features",
+        "contrastive": f"a linear classifier on {named or 'encoder'} embeddings tuned on pairs of texts",
     }.get(base, f"the classifier “{base}”")
     return f"{words} ({variation.rstrip(')')})" if variation else words
 
