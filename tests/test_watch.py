@@ -12,6 +12,7 @@ import pytest
 
 from consenso import encoders
 from consenso.finetune import make_arms
+from consenso.finetune.fitting import Fitting
 from consenso.finetune.pool import one_thread
 from consenso.finetune.students import encoder
 from consenso.finetune.study import make_study
@@ -151,13 +152,14 @@ def without_numbers(outcome: Outcome) -> dict[str, Any]:
     return {**dataclasses.asdict(outcome), "probabilities": None, "predicted": None}
 
 
-def test_a_learning_rate_that_is_too_high_is_stopped_when_the_first_epoch_ends(awake: str) -> None:
+def test_a_rate_that_is_too_high_is_flagged_when_the_first_epoch_ends_and_stopped_at_the_next_look(awake: str) -> None:
     training, found = trained(awake, learning_rate=0.2, warmup=0.0)
     assert (len(training.rows), training.steps) == (150, 80)
-    assert found.facts["stopped_at"] == found.facts["steps"] == 10
+    assert found.facts["flagged_at"] == 10
+    assert found.facts["stopped_at"] == found.facts["steps"] == found.curve[-1]["step"] == 20
     assert found.status == "collapsed"
-    assert found.reason.startswith("the watch ended it at step 10: the encoder gives every text nearly the same")
-    assert found.curve[-1]["step"] == 10, "the state it was ended in is on the curve, though not on the grid"
+    said = "the watch flagged it at step 10 and ended it at step 20: the encoder gives every text nearly the same"
+    assert found.reason.startswith(said)
     assert found.probabilities.shape == (len(training.asked), 3)
     assert np.allclose(found.probabilities.sum(axis=1), 1)
     _, whole = trained(awake, learning_rate=0.2, warmup=0.0, watch=False)
@@ -168,7 +170,18 @@ def test_a_learning_rate_that_is_too_high_is_stopped_when_the_first_epoch_ends(a
 def test_a_run_that_breaks_after_its_first_epoch_is_stopped_at_an_evaluation(awake: str) -> None:
     _, found = trained(awake, learning_rate=0.05, warmup=0.2)
     assert found.status == "collapsed"
-    assert found.facts["stopped_at"] in (20, 40, 60)
+    assert found.facts["flagged_at"] in (10, 20, 40)
+    assert found.facts["stopped_at"] in (40, 60)
+
+
+def test_a_run_that_recovers_is_flagged_and_goes_on(awake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, free = trained(awake, watch=False)
+    looks = iter(["lost", None, "lost", None])
+    monkeypatch.setattr(CollapseWatch, "see", lambda _, now: next(looks))
+    monkeypatch.setattr(Fitting, "_has_learned", lambda _: False)
+    _, found = trained.__wrapped__(awake)
+    assert (found.facts["flagged_at"], found.facts["stopped_at"]) == (10, None)
+    assert np.array_equal(found.probabilities, free.probabilities)
 
 
 @pytest.mark.parametrize(("learning_rate", "learns"), [(3e-3, True), (1e-6, False)])
@@ -204,7 +217,7 @@ def test_a_stopped_run_is_a_row_with_its_step(awake: str) -> None:
     found, _ = run_study("encoder", awake, seeds=1, arms=["gold"], recipe=recipe, tables=tables(250))
     row = found.trainings.iloc[0]
     assert row["status"] == "collapsed"
-    assert row["stopped_at"] == row["steps"] == 10
+    assert (row["flagged_at"], row["stopped_at"], row["steps"]) == (10, 27, 27)
     assert len(found.predictions) == 100
     kept, _ = run_study("encoder", awake, seeds=1, arms=["gold"], recipe=recipe.model_copy(update={"watch": False}))
     assert kept.trainings["stopped_at"].isna().all()

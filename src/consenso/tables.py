@@ -365,6 +365,7 @@ TRAININGS = Table(
         "C": _maybe("number"),  # inverse regularisation that dev chose; linear heads only
         "real_tokens": _maybe("integer"),
         "trained_seed": _maybe("integer"),  # the seed that was used: in a rescue it stands in for `seed`
+        "flagged_at": _maybe("integer"),  # the step at which the collapse watch first found the run lost
         "stopped_at": _maybe("integer"),  # the step at which the collapse watch ended the run
         "key": _maybe("text"),
         "seconds": _volatile(),

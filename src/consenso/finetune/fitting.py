@@ -18,7 +18,7 @@ from consenso.finetune.ranks import Ranks
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.training import Outcome, Prepared, Training
 from consenso.finetune.vocabulary import Vocabulary, trim_vocabulary
-from consenso.finetune.watch import CollapseWatch, head_input
+from consenso.finetune.watch import LOOKS, CollapseWatch, head_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,10 @@ class Fitting:
     """What the best state says about the dev texts."""
     in_vain: int = 0
     """Evaluations since the best one."""
+    flagged_at: int | None = None
+    """The step at which the collapse watch first found it lost."""
+    lost_looks: int = 0
+    """Looks of the watch, one after the other, that found it lost."""
     stopped_at: int | None = None
     """The step at which the collapse watch ended the run."""
     difference: float = math.nan
@@ -143,11 +147,15 @@ class Fitting:
             self._on_dev()
         doom = self.watch.see(self.difference)
         if doom is None:
+            self.lost_looks = 0
             return None
         if self._has_learned():
             self.watch = None  # the best state predicts, and it is healthy however the run goes on
             return None
-        return f"the watch ended it at step {self.steps}: {doom}"
+        self.lost_looks, self.flagged_at = self.lost_looks + 1, self.flagged_at or self.steps
+        if self.lost_looks < LOOKS:
+            return None
+        return f"the watch flagged it at step {self.flagged_at} and ended it at step {self.steps}: {doom}"
 
     def logits(self, texts: np.ndarray, model: Any = None) -> Any:
         """Return the model's logits for some texts, float32; positions in the study's texts."""
@@ -191,7 +199,7 @@ class Fitting:
         stored = probabilities[np.searchsorted(training.asked, training.dev_rows)]
         facts = {"train_loss": point.get("train_loss"), **dev_scores(training.dev_codes, stored, training.dev_targets)}
         facts |= {"best_step": self.best_step or None, "steps": self.steps, "real_tokens": self.real_tokens}
-        facts |= {"stopped_at": self.stopped_at}
+        facts |= {"flagged_at": self.flagged_at, "stopped_at": self.stopped_at}
         return Outcome(
             "collapsed" if reason else "ok", reason, probabilities, probabilities.argmax(axis=1), facts, self.curve
         )
@@ -278,7 +286,20 @@ class Fitting:
 
     # what a checkpoint holds
 
-    _KEPT = ("steps", "real_tokens", "seen", "losses", "curve", "best", "best_step", "best_logits", "in_vain", "watch")
+    _KEPT = (
+        "steps",
+        "real_tokens",
+        "seen",
+        "losses",
+        "curve",
+        "best",
+        "best_step",
+        "best_logits",
+        "in_vain",
+        "watch",
+        "flagged_at",
+        "lost_looks",
+    )
 
     def _state(self) -> dict[str, Any]:
         torch = encoders.import_torch()

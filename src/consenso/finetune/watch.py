@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 LOST = 0.001
-"""A run is doomed once its texts differ by less than this share of what they did before the first step."""
+"""A run is lost while its texts differ by less than this share of what they did before the first step."""
+LOOKS = 2
+"""The first look that finds it lost flags a run, the second in a row ends it: some runs recover as the learning rate falls."""
 
 
 class HeadInput:
