@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from consenso import encoders
 from consenso.errors import ConfigError
-from consenso.finetune import Recipe, fitting, make_arms
+from consenso.finetune import Recipe, fitting, make_arms, run_arms
 from consenso.finetune.arguments import recipe_from_arguments
 from consenso.finetune.batches import training_batches
 from consenso.finetune.checkpoint import Checkpoint
@@ -26,6 +29,7 @@ from consenso.finetune.students import encoder
 from consenso.finetune.study import make_study
 from consenso.finetune.training import Outcome, Prepared, Training
 from consenso.finetune.vocabulary import trim_vocabulary
+from consenso.store import RunFolder
 from test_finetune_students import SCHEMA, WORDS, recipe_for, save_tiny, tables
 
 
@@ -198,6 +202,43 @@ def test_a_training_goes_on_from_its_checkpoint_to_the_same_result(tiny: str, tm
     assert state["steps"] == 11
     rest = encoder.train(training, prepared, recipe, SCHEMA, Checkpoint(tmp_path / "one.pt"))
     assert same(rest, whole)
+
+
+LONG = """
+import sys
+from consenso.finetune import run_arms
+from consenso.store import RunFolder
+from test_fitting import SCHEMA, one_arm, recipe_for
+
+arms, texts, folds = one_arm()
+recipe = recipe_for(sys.argv[1], epochs=40)
+run_arms(arms, texts, folds, student="encoder", recipe=recipe, schema=SCHEMA, folder=RunFolder(sys.argv[2]), checkpoint_minutes=1e-4)
+"""
+
+
+def one_arm() -> tuple[Any, Any, Any]:
+    texts, folds, labels = tables()
+    return make_arms(texts, folds, labels, arms=["gold"], seeds=[1], schema=SCHEMA), texts[["text_id", "text"]], folds
+
+
+def test_a_kill_in_the_middle_of_a_training_changes_no_number(tiny: str, tmp_path: Path) -> None:
+    script, place = tmp_path / "long.py", os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    script.write_text(LONG, encoding="utf-8")
+    running = subprocess.Popen([sys.executable, str(script), tiny, str(tmp_path / "run")], env=place)
+    unfinished = tmp_path / "run" / "pieces" / "unfinished"
+    while running.poll() is None and not list(unfinished.glob("*.pt")):
+        time.sleep(0.01)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL, "it was killed, not finished"
+    assert list(unfinished.glob("*.pt"))
+    arms, texts, folds = one_arm()
+    how: dict[str, Any] = {"student": "encoder", "recipe": recipe_for(tiny, epochs=40), "schema": SCHEMA}
+    resumed = run_arms(arms, texts, folds, **how, folder=RunFolder(tmp_path / "run"))
+    whole = run_arms(arms, texts, folds, **how)
+    for name in ("curves", "predictions"):
+        pd.testing.assert_frame_equal(getattr(resumed, name), getattr(whole, name))
+    assert resumed.trainings["steps"].tolist() == [40 * 5]
+    assert not list(unfinished.iterdir())
 
 
 def test_a_damaged_checkpoint_means_starting_again(tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
