@@ -450,7 +450,7 @@ def test_a_model_that_changed_stops_and_asks(say, tmp_path: Path) -> None:
 
 
 def test_every_exit_code_of_annotate_is_in_the_docs() -> None:
-    page = (Path(cli.__file__).resolve().parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    page = (Path(cli.__file__).resolve().parents[3] / "docs" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| (\d+) \|", page, re.M)) >= {"0", "1", "2", "3", "4", "5", "130"}
 
 

@@ -119,7 +119,7 @@ def test_a_probe_with_a_failed_training_chooses_nothing_and_keeps_the_others(
 
     monkeypatch.setattr(encoder, "train", failing)
     folder, arms = RunFolder(tmp_path), ["gold-aligned", "consensus"]
-    with pytest.raises(IncompleteError, match=r"1 of 4 trainings failed \(RuntimeError: out of memory\)"):
+    with pytest.raises(IncompleteError, match=r"1 of 4 trainings failed .*out of memory"):
         probe(tiny, folder=folder, arms=arms)
     assert probe(tiny, folder=folder, arms=arms)["status"].isin(["ok", "collapsed"]).all()
     assert len(asked) == 5

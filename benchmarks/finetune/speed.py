@@ -7,7 +7,7 @@
   its checkpoints and its Trainer.
 - `Trainer, padded`: the same through transformers' Trainer, as the earlier system ran it (MiniLM only: it takes minutes).
 - `Trainer, dynamic`: transformers' Trainer, batches padded to their longest text, random order.
-- `consenso`, `consenso, tokens`, `consenso, random`: the student `encoder` with the three batchings; `consenso, bf16` where
+- `consenso`, `consenso, tokens`, `consenso, random`: the student `encoder` with the three batchings (MiniLM); `consenso, bf16` where
   the processor has bf16.
 
 `roberta` has the geometry of roberta-base (12 layers of 768) with random weights. The share of the GEMM peak counts the
@@ -169,9 +169,10 @@ def contenders(model: str, name: str) -> dict[str, Any]:
         "padded 256": lambda: padded_256(name, steps["padded 256"]),
         "Trainer, dynamic": lambda: by_trainer(name, steps["Trainer, dynamic"]),
         "consenso": lambda: by_consenso(name, steps["consenso"]),
-        "consenso, tokens": lambda: by_consenso(name, steps["consenso"], batching="tokens"),
-        "consenso, random": lambda: by_consenso(name, steps["consenso"] // 2, batching="random"),
     }
+    if model == "minilm":
+        found["consenso, tokens"] = lambda: by_consenso(name, steps["consenso"], batching="tokens")
+        found["consenso, random"] = lambda: by_consenso(name, steps["consenso"] // 2, batching="random")
     if "Trainer, padded" in steps:
         found["Trainer, padded"] = lambda: by_trainer(name, steps["Trainer, padded"], pad_to=256)
     if encoders.has_bf16("cpu"):

@@ -60,8 +60,8 @@ class Bench:
             outcome = STUDENTS[self.student].train(training, prepared, self.recipe, self.schema, checkpoint)
         except _FAULTS as error:
             reason, hint = str(error).strip().split("\n")[0], encoders.memory_hint(error)
-            told = f"{type(error).__name__}: {reason}" + (f"; {hint}" if hint else "")
-            return Outcome("failed", told, facts=_times(started, None))
+            told = f"{type(error).__name__}: {reason}"
+            return Outcome("failed", f"{hint} ({told})" if hint else told, facts=_times(started, None))
         steps = min(training.steps, outcome.facts["steps"])  # 0 for a student without steps of its own
         samples = steps * self.recipe.batch_size or len(training.rows)
         outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})
