@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from consenso.cleaning import Found, chosen, remove, survey
 from consenso.experiment import run
@@ -140,9 +141,20 @@ def test_only_what_was_not_used_for_so_many_days_goes(folder: Path) -> None:
 
 
 def test_a_prediction_that_may_be_at_work_stays(folder: Path) -> None:
-    write(folder / ".out.csv.parts" / "0.parquet", days=1)
-    write(folder / ".now.csv.parts" / "0.parquet")
-    assert [one.path.name for one in found_in(folder, "unfinished")] == [".out.csv.parts"]
+    for name, days in ((".out.csv.parts", 1), (".now.csv.parts", 0), (".held.csv.parts", 1)):
+        write(folder / name / "0.parquet", days=days)
+        write(folder / name / "key.txt", days=days)
+        write(folder / name / ".lock", days=days)
+    write(folder / ".mine.parts" / "thesis.txt", days=1)
+    with FileLock(folder / ".held.csv.parts" / ".lock"):
+        assert [one.path.name for one in found_in(folder, "unfinished")] == [".out.csv.parts"]
+
+
+def test_a_dotfile_of_the_user_is_no_leftover(folder: Path) -> None:
+    write(folder / "notes" / ".env.prod-20261127")
+    with RunFolder(folder).locked():
+        assert (folder / "notes" / ".env.prod-20261127").exists()
+    assert found_in(folder, "leftovers") == []
 
 
 def test_a_run_at_work_is_left_alone(folder: Path, say: Any) -> None:

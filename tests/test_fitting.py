@@ -22,6 +22,7 @@ from consenso.finetune import Recipe, fitting, make_arms, run_arms
 from consenso.finetune.arguments import recipe_from_arguments
 from consenso.finetune.batches import training_batches
 from consenso.finetune.checkpoint import Checkpoint
+from consenso.finetune.dropout import plain_dropout, quicken_dropout
 from consenso.finetune.losses import class_weights, make_loss
 from consenso.finetune.pool import one_thread
 from consenso.finetune.ranks import Ranks
@@ -259,7 +260,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(
 
     monkeypatch.setattr(torch, "save", full)
     found = encoder.train(*one_training(tiny), SCHEMA, Checkpoint(tmp_path / "one.pt", minutes=0))
-    assert found.status == "ok"
+    assert found.facts["steps"] == 10
     assert "goes on without it" in caplog.text
 
 
@@ -337,3 +338,43 @@ def test_a_study_takes_training_arguments(tmp_path: Path) -> None:
     given = arguments(tmp_path, num_train_epochs=2, per_device_train_batch_size=10)
     study = make_study(arms, texts, folds, student="encoder", recipe=given, schema=SCHEMA)
     assert study.runs[0].training.steps == 2 * 3
+
+
+# dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_quick_dropout_drops_its_share_and_keeps_the_mean(p: float) -> None:
+    import torch
+
+    layer = torch.nn.Sequential(torch.nn.Dropout(p))
+    quicken_dropout(layer)
+    torch.manual_seed(1)
+    values = torch.ones(1_000_001, requires_grad=True)
+    found = layer(values)
+    found.sum().backward()
+    assert float((found.detach() == 0).float().mean()) == pytest.approx(p, abs=0.002)
+    assert float(found.detach().max()) == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert torch.equal(values.grad, found.detach())
+    torch.manual_seed(1)
+    assert torch.equal(layer(values), found), "equal seeds drop equal elements"
+    assert torch.equal(layer.eval()(values), values)
+    plain_dropout(layer)
+    assert "forward" not in vars(layer[0])
+
+
+def test_focal_loss_has_a_slope_where_the_student_is_certain() -> None:
+    import torch
+
+    logits = torch.tensor([[40.0, -40.0]], requires_grad=True)
+    make_loss(Recipe(loss="focal", focal_gamma=0.5), np.array([0.5, 0.5]))(
+        logits, torch.tensor([[1.0, 0.0]])
+    ).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_a_checkpoint_of_another_version_means_starting_again(tiny: str, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"format": 0, "steps": 3}, tmp_path / "one.pt")
+    assert Checkpoint(tmp_path / "one.pt").load() is None

@@ -221,6 +221,40 @@ def test_tsv_without_quoting_and_lone_surrogates_are_read(model: Path, tmp_path:
 # going on
 
 
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv"])
+def test_a_carriage_return_in_a_cell_tears_no_row(model: Path, tmp_path: Path, name: str) -> None:
+    texts: list[str | None] = ["a\rgoal", "bad\r\nend", "two\nlines", "plain\r", "plain"]
+    data = write_rows(tmp_path / "t.jsonl", texts, **{"odd\rname": texts})
+    predict_file(data, model, tmp_path / name, keep="all", probabilities=False, chunk=2)
+    with (tmp_path / name).open(newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t" if name == "o.tsv" else ","))
+    assert rows[0][-2:] == ["text", "odd\rname"]
+    assert [row[-2:] for row in rows[1:]] == [[text, text] for text in texts]
+    content = (tmp_path / name).read_bytes()
+    assert content.endswith(b"plain\n")
+    assert content.count(b"\r\n") == 2
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("blank", ["", "\n", " \r\n\r\n"])
+def test_an_unnamed_column_and_blank_lines_above_the_header_are_read(
+    model: Path, tmp_path: Path, separator: str, blank: str
+) -> None:
+    path = tmp_path / ("t.csv" if separator == "," else "t.tsv")
+    rows = [["", "text", "odd\u2028name"], ["0", "goal", "x"], ["1", "bad", "y"], ["2", "dull", "z"]]
+    path.write_text(blank + "".join(separator.join(row) + "\n" for row in rows), encoding="utf-8", newline="")
+    predict_file(path, model, tmp_path / "o.csv", keep="all", probabilities=False, chunk=2)
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        assert [row[-3:] for row in csv.reader(file)] == rows
+
+
+def test_nan_in_json_lines_is_missing(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"text": "goal", "n": NaN}\n{"text": NaN, "n": 1}\n')
+    done = predict_file(tmp_path / "t.jsonl", model, tmp_path / "o.parquet", keep=("n",))
+    found = pd.read_parquet(tmp_path / "o.parquet")
+    assert (done.empty, list(found["status"]), list(found["n"].isna())) == (1, ["ok", "empty"], [True, False])
+
+
 class Stop(BaseException):
     """Stands for Ctrl-C."""
 
@@ -443,6 +477,9 @@ def refused_models(folder: Path, case: str) -> Path:
         save_classifier(folder, problem_type="multi_label_classification")
     elif case == "stands twice":
         save_classifier(folder, id2label={0: "a", 1: "a", 2: "b"})
+    elif case == "found 0, 1, 5":
+        save_classifier(folder)
+        change_labels(folder, {"0": "a", "1": "b", "5": "c"})
     elif case == "no config.json":
         folder.mkdir()
     elif case == "is a file":
@@ -451,18 +488,23 @@ def refused_models(folder: Path, case: str) -> Path:
         save_classifier(folder)
         if case == "no model.safetensors":
             (folder / "model.safetensors").unlink()
-        elif case == "mismatch":
-            config = json.loads((folder / "config.json").read_text())
-            names = {"0": "a", "1": "b", "2": "c", "3": "d"}
-            places = {name: int(place) for place, name in names.items()}
-            (folder / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": places}))
+        elif case == "names 4 labels, the weights have 3":
+            change_labels(folder, {"0": "a", "1": "b", "2": "c", "3": "d"})
+        elif case == "cannot be loaded":
+            (folder / "model.safetensors").write_bytes(b"no weights")
     return folder
+
+
+def change_labels(folder: Path, names: dict[str, str]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    places = {name: int(place) for place, name in names.items()}
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": places}))
 
 
 @pytest.mark.parametrize(
     "case",
     ["generates text", "no classification head", "regression head", "several labels", "stands twice", "no config.json",
-     "is a file", "no model.safetensors", "mismatch"],
+     "is a file", "no model.safetensors", "names 4 labels, the weights have 3", "found 0, 1, 5", "cannot be loaded"],
 )  # fmt: skip
 def test_what_is_no_classifier_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
     with pytest.raises(ModelError, match=case) as caught:
@@ -511,6 +553,8 @@ def test_a_source_that_is_wrong_is_refused_in_one_line(
         ("t.jsonl", b'{"text": "goal"}\n[1]\n', "line 2: list, not an object"),
         ("t.jsonl", b'{"text": "goal"}\n{"text": ["a"]}\n', "data row 2: list in 'text'"),
         ("t.jsonl", b'{"text": 3}\n{"text": 4}\n', "holds numbers"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": ' + b"[" * 100_000, "line 2: nested too deeply"),
+        ("t.json", b'{"data": ' + b"[" * 100_000, "nested too deeply"),
         ("t.csv", b"text\ngoal \xff\xff\n", "is not UTF-8"),
         ("t.csv.gz", gzip.compress(b"text\n" + b"goal of the match\n" * 99)[:-20], "cannot be read"),
         ("t.parquet", b"PAR1", "cannot be read"),
@@ -524,6 +568,13 @@ def test_a_broken_file_is_refused_before_anything_is_classified(
     with pytest.raises(DataError, match=said) as caught:
         predict_file(tmp_path / name, "no model is needed", tmp_path / "o.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(model: Path, tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["goal"]), pa.array([1]), pa.array([2])], names=["text", "n", "n"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"\['n'\] stand more than once"):
+        predict_file(tmp_path / "t.parquet", model, tmp_path / "o.csv")
 
 
 def test_parquet_columns_that_hold_no_text_are_refused(model: Path, tmp_path: Path) -> None:

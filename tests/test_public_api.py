@@ -18,7 +18,8 @@ def test_the_public_names_are_these() -> None:
         "compare_arms", "compare_classes", "compare_seeds", "cost_frontier", "decide", "estimate_label_shares",
         "estimate_reliability", "find_gold_noise", "fit_temperature", "freeze_experiment", "gold_noise_bound",
         "labels_worth", "learning_curve", "load_dataset", "make_arms", "make_folds", "map_panel",
-        "measure_agreement", "measure_calibration", "parse", "plan_comparison", "predict_file", "predict_texts", "push_model", "read_predictions", "read_votes",
+        "measure_agreement", "measure_calibration", "parse", "plan_comparison", "predict_file", "predict_texts", "push_model",
+        "read_predictions", "read_votes",
         "run", "run_arms", "run_until_verdict", "score_against_gold", "show_verdict", "train_model", "write_paper", "write_report",
     ]  # fmt: skip
     for name in consenso.__all__:

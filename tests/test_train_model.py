@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +22,7 @@ from consenso.compare.standing import arm_standing
 from consenso.errors import ConfigError, ModelError, StorageError, TrainingError
 from consenso.experiment import outcome, run
 from consenso.final_model import push_model, train_model
-from consenso.finetune import Recipe
+from consenso.finetune import Recipe, saving
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.metrics import softmax
 from consenso.finetune.saving import fold_temperature, last_linear, logits_of, save_classifier
@@ -458,7 +457,7 @@ def test_a_collapsed_training_is_refused_and_nothing_is_written(
 def test_a_killed_training_goes_on_from_its_checkpoint(
     labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consenso.final_model.making.Checkpoint", partial(Checkpoint, minutes=0))
+    monkeypatch.setattr("consenso.final_model.making.Checkpoint", lambda path, minutes: Checkpoint(path, 0))
     seen: list[int] = []
 
     def watch(event: dict[str, Any]) -> None:
@@ -614,3 +613,15 @@ def test_a_missing_token_or_an_impossible_name_stops_before_training(
 def test_nothing_is_pushed_unless_asked(labelled: tuple[Path, Path], tmp_path: Path, hub: Hub) -> None:
     made = train_model(*labelled, to=tmp_path / "model")
     assert (made.address, hub.asked) == (None, [])
+
+
+def test_a_model_that_is_replaced_leaves_the_users_files(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for place, content in ((old, "1"), (new, "2")):
+        place.mkdir()
+        (place / "model.safetensors").write_text(content, encoding="utf-8")
+    (old / ".git").mkdir()
+    (old / "my_notes.txt").write_text("mine", encoding="utf-8")
+    saving._replace(old, new, tmp_path / "away")
+    assert sorted(path.name for path in old.iterdir()) == [".git", "model.safetensors", "my_notes.txt"]
+    assert (old / "model.safetensors").read_text(encoding="utf-8") == "2"

@@ -168,7 +168,7 @@ def test_a_rate_that_is_too_high_is_flagged_when_the_first_epoch_ends_and_stoppe
 
 
 def test_a_run_that_breaks_after_its_first_epoch_is_stopped_at_an_evaluation(awake: str) -> None:
-    _, found = trained(awake, learning_rate=0.05, warmup=0.2)
+    _, found = trained(awake, learning_rate=0.06, warmup=0.2)
     assert found.status == "collapsed"
     assert found.facts["flagged_at"] in (10, 20, 40)
     assert found.facts["stopped_at"] in (40, 60)

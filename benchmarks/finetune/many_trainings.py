@@ -1,6 +1,7 @@
 """A whole grid: 6 arms × 10 seeds on BABE with the student `frozen`; and the memory of trainings of MiniLM.
 
-`python benchmarks/finetune/many_trainings.py [grid] [memory]`. `grid` runs `examples/babe.toml` up to the labels, embeds all texts, and then
+`python benchmarks/finetune/many_trainings.py [grid] [memory]`.
+`grid` runs `examples/babe.toml` up to the labels, embeds all texts, and then
 times the stage finetune. `memory` trains MiniLM on 5,000 SST-5 sentences for some steps, in one process, and prints the
 largest resident memory that it had.
 """

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from consenso.errors import ConfigError
-from consenso.store import RunFolder
+from consenso.finetune.saving import MODEL_FILES
+from consenso.store import RunFolder, half_written
 
 KINDS = {
     "pieces": "trainings that no current table refers to",
@@ -31,13 +32,8 @@ MODEL_DAYS = 30.0
 """Days without use after which a model counts as unused."""
 _DAY = 86_400
 _AT_WORK = 3_600
-"""Seconds after which what `predict` and `train` left half-written is taken for that of a killed process: they hold no lock."""
+"""Seconds after which what `predict` and `train` left half-written is taken for that of a killed process."""
 _MODEL_FACTS = "consenso.json"
-_MODEL_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "*.onnx", "*.onnx.data", "onnx/*", "tokenizer*", "vocab.*", "merges.txt", "*.model",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "config.json", "README.md", _MODEL_FACTS,
-)  # fmt: skip
-"""What a saved model consists of, the file that marks it last; anything else in its folder is the user's."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ def _in_run(folder: RunFolder) -> Iterator[Found]:
     yield from _each(folder, "cache", (entry for entry in cached if entry not in prepared))
     parts = [entry for entry in path.glob("**/.*.parts") if _is_left(entry)]
     yield from _each(folder, "unfinished", [*(path / "pieces" / "unfinished").glob("*.pt"), *parts])
-    yield from _each(folder, "leftovers", [*prepared, *path.glob("**/.*.*-????????")])
+    yield from _each(folder, "leftovers", [*prepared, *half_written(path)])
 
 
 def _in_use(folder: RunFolder) -> tuple[set[str], float]:
@@ -155,7 +151,22 @@ def _measure(path: Path) -> tuple[int, float]:
 
 
 def _is_left(path: Path) -> bool:
+    """Whether a folder of unfinished work is ours and nobody works on it."""
+    if path.suffix == ".parts" and not ((path / "key.txt").exists() and _is_free(path / ".lock")):
+        return False
     return time.time() - _measure(path)[1] >= _AT_WORK
+
+
+def _is_free(lock: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    if not lock.exists():
+        return True
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except (Timeout, OSError):
+        return False
 
 
 def _delete(path: Path) -> None:
@@ -192,9 +203,7 @@ def _model(folder: Path) -> Found:
 
 
 def _model_files(folder: Path) -> list[Path]:
-    found = dict.fromkeys(
-        path for pattern in _MODEL_FILES for path in sorted(folder.glob(pattern)) if not path.is_dir()
-    )
+    found = dict.fromkeys(path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)) if not path.is_dir())
     return list(found)
 
 

@@ -293,13 +293,16 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
             label=texts["gold"].fillna(pd.Series(stand_in, index=texts.index)), source="consensus", is_problematic=False
         )
     rows = []
+    budgets: dict[str, dict[int, int]] = {}
     for study in experiment.finetune.studies():
         student, choice = study.student, study.settings
         only = None if known else [*before_votes(choice), *(["full"] if "full" in choice.arms else [])]
         arms = arms_of(study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only, **made_of)
         inputs = texts[["text_id", "text"]], folds
         shared: dict[str, Any] = {"student": student, "schema": schema, "folder": folder}
-        pieces = plan_arms(arms, *inputs, recipe=recipe_of(folder, study.base, choice), **shared)
+        budgets.setdefault(study.base, arm_sizes(arms))  # as in the run: a variant takes the steps of its student
+        budget = None if student == study.base else budgets[study.base]
+        pieces = plan_arms(arms, *inputs, recipe=recipe_of(folder, study.base, choice), budget=budget, **shared)
         if student == study.base and choice.probes(study.base):
             tried = arms_of(
                 study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only,

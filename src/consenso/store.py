@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
+
+
+def half_written(place: Path) -> list[Path]:
+    """Return the files below a folder that `write_atomically` began and a killed process left; nobody else's."""
+    return [path for path in place.glob("**/.*.*-????????") if _TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
@@ -95,7 +104,7 @@ class RunFolder:
         except OSError as error:
             raise _storage_error(self.path, error) from error
         try:
-            for leftover in self.path.glob("**/.*.*-????????"):  # half-written files of a killed process
+            for leftover in half_written(self.path):
                 leftover.unlink(missing_ok=True)
             yield
         finally:

@@ -184,7 +184,8 @@ def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int, ranks
 def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tuple[Outcome, Any]:
     """Train once; a kill costs at most the minutes between two checkpoints."""
     training, started = chosen.training, time.monotonic()
-    checkpoint = Checkpoint(this.folder.path / "pieces" / "unfinished" / f"final-{training.key}.pt")
+    place, minutes = this.folder.path / "pieces" / "unfinished", this.experiment.finetune.checkpoint_minutes
+    checkpoint = Checkpoint(place / f"final-{training.key}.pt", minutes=minutes)
 
     def say(point: dict[str, Any]) -> None:
         seen = {"done": point["step"], "total": training.steps, "dev_macro_f1": point["dev_macro_f1"]}

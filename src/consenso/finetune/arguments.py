@@ -31,11 +31,15 @@ def recipe_from_arguments(arguments: Any, encoder: str = "embedded", **changes: 
         for name, value in _SAME_ONLY.items()
         if getattr(arguments, name) != value
     ]
-    if "adamw" not in (optimiser := str(getattr(arguments.optim, "value", arguments.optim))):
+    if (optimiser := str(getattr(arguments.optim, "value", arguments.optim))) not in {
+        "adamw_torch",
+        "adamw_torch_fused",
+    }:
         refused.append(f"optim = {optimiser}")
     if (schedule := getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)) != "linear":
         refused.append(f"lr_scheduler_type = {schedule}")
     refused += [f"{name} = {getattr(arguments, name)}" for name in ("fp16",) if getattr(arguments, name)]
+    refused += ["max_grad_norm = 0"] if not arguments.max_grad_norm else []
     refused += [f"max_steps = {arguments.max_steps}"] if arguments.max_steps > 0 else []
     warmup = float(arguments.warmup_steps or 0)
     refused += [f"warmup_steps = {warmup:g} (give a share below 1)"] if warmup >= 1 else []

@@ -15,6 +15,12 @@ from consenso.store import write_atomically
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Raise it when what a training saves changes: earlier states then mean starting again."""
+_UNREADABLE = (
+    OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError, ImportError,
+)  # fmt: skip
+
 
 @dataclass
 class Checkpoint:
@@ -33,7 +39,7 @@ class Checkpoint:
         """Write the state, whole or not at all; a full disk costs the checkpoint, not the training."""
         torch = encoders.import_torch()
         try:
-            write_atomically(self.path, lambda temporary: torch.save(state, temporary))
+            write_atomically(self.path, lambda temporary: torch.save({**state, "format": FORMAT}, temporary))
         except (StorageError, RuntimeError) as error:  # torch reports a short write as a RuntimeError
             logger.warning("%s cannot be written (%s); the training goes on without it", self.path, error)
         self._last = time.monotonic()
@@ -45,11 +51,13 @@ class Checkpoint:
         torch = encoders.import_torch()
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=False)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+            if (found := state.get("format")) != FORMAT:
+                raise ValueError(f"it has format {found}, this version writes {FORMAT}")
+        except _UNREADABLE as error:
             reason = str(error).strip().split("\n")[0]
             logger.warning("%s cannot be read (%s); this training starts again", self.path, reason)
             return None
-        logger.info("%s: going on from step %s", self.path, state.get("step"))
+        logger.info("%s: going on from step %d", self.path, state["steps"])
         return state
 
     def remove(self) -> None:

@@ -11,6 +11,7 @@ from consenso import encoders
 from consenso.finetune.batches import evaluation_steps, training_batches
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.collapse import find_collapse
+from consenso.finetune.dropout import plain_dropout, quicken_dropout
 from consenso.finetune.lora import load_trained_state, merge_lora, trained_state
 from consenso.finetune.losses import Loss, make_loss
 from consenso.finetune.metrics import dev_scores, softmax
@@ -69,8 +70,10 @@ class Fitting:
 
     def __post_init__(self) -> None:
         self.model.config.pad_token_id = int(self.prepared["padding"][0])
-        self._trim()
         self.model.to(self.device)
+        self._trim()
+        if self.device == "cpu":
+            quicken_dropout(self.model)
         self.optimiser, self.schedule = make_optimiser(self.model, self.recipe, self.training.steps)
         self.wrapped = self.ranks.wrap(_compiled(self.model, self.recipe, self.device))
         shares = self.training.shares(self.model.config.num_labels)
@@ -121,7 +124,8 @@ class Fitting:
         logits, wanted = self.logits(self.training.rows[mine], self.wrapped), targets[torch.from_numpy(mine)]
         per_row = self.loss(logits, wanted) * self.ranks.counts(rows)
         # where batches differ in size, a text counts as much in a large one as in a small one
-        size = len(rows) if self.recipe.batching != "tokens" else self.recipe.batch_size
+        per_batch = len(self.training.rows) / -(-len(self.training.rows) // self.recipe.batch_size)
+        size = per_batch if self.recipe.batching == "tokens" else len(rows)
         loss = per_row.sum() * (self.ranks.size / size)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -209,6 +213,7 @@ class Fitting:
         if self.vocabulary is not None:
             self.vocabulary.restore(self.model)
             self.vocabulary = None
+        plain_dropout(self.model)
         return self.model.to("cpu").eval()
 
     def _evaluate(self) -> None:
@@ -261,7 +266,8 @@ class Fitting:
         occurs = np.zeros(int(self.prepared["tokens"].max(initial=0)) + 1, dtype=bool)
         for text in texts:
             occurs[self.prepared["tokens"][starts[text] : starts[text + 1]]] = True
-        probe, before = texts[:2], self._probe(texts[:2])
+        probe = texts[[self.lengths[texts].argmin(), self.lengths[texts].argmax()]]  # so that one is padded
+        before = self._probe(probe)
         self.vocabulary = trim_vocabulary(self.model, np.append(np.flatnonzero(occurs), self.prepared["padding"][0]))
         if self.vocabulary is not None and not np.array_equal(before, self._probe(probe)):
             self.vocabulary.restore(self.model)  # an encoder that reads more from an id than a row of its embeddings
@@ -271,7 +277,7 @@ class Fitting:
         torch = encoders.import_torch()
         self.model.eval()
         with torch.inference_mode():
-            found: np.ndarray = self.logits(texts).numpy()
+            found: np.ndarray = self.logits(texts).cpu().numpy()
         return found
 
     def _targets(self) -> Any:
@@ -296,7 +302,6 @@ class Fitting:
         "best_step",
         "best_logits",
         "in_vain",
-        "watch",
         "flagged_at",
         "lost_looks",
     )
@@ -304,6 +309,7 @@ class Fitting:
     def _state(self) -> dict[str, Any]:
         torch = encoders.import_torch()
         return {name: getattr(self, name) for name in self._KEPT} | {
+            "watched_from": None if self.watch is None else self.watch.start,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -319,6 +325,7 @@ class Fitting:
         torch = encoders.import_torch()
         for name in self._KEPT:
             setattr(self, name, state[name])
+        self.watch = None if state["watched_from"] is None else CollapseWatch(state["watched_from"])
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])

@@ -41,7 +41,8 @@ def _per_class(recipe: Recipe, logits: Any) -> Any:
     """The loss of a row if its label is k, for every k: (n, K)."""
     log_p = logits.log_softmax(dim=1)
     if recipe.loss == "focal":
-        return -((1 - log_p.exp()) ** recipe.focal_gamma) * log_p
+        rest = (-log_p.expm1()).clamp_min(1e-7)  # 1 − p; at 0 its powers below 1 have no slope
+        return -(rest**recipe.focal_gamma) * log_p
     if recipe.loss == "gce":
         return (1 - (recipe.gce_q * log_p).exp()) / recipe.gce_q
     return -log_p

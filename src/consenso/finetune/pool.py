@@ -175,7 +175,7 @@ def _start_worker(bench: Bench, path: Path, places: Any) -> None:
     with np.load(path) as found:
         _here["prepared"] = dict(found)
     _here["bench"] = bench
-    if STUDENTS[bench.student].USES_ENCODER:
+    if STUDENTS[bench.student].USES_ENCODER and not STUDENTS[bench.student].DETERMINISTIC:
         _take_gpu(places.get())
 
 

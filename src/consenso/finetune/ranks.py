@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consenso import encoders
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_PATIENCE = timedelta(days=2)
+"""How long processes wait for the first one, which does what comes before the training."""
 
 
 class Ranks(NamedTuple):
@@ -30,7 +35,7 @@ class Ranks(NamedTuple):
         if self.size == 1:
             return model
         torch = encoders.import_torch()
-        return torch.nn.parallel.DistributedDataParallel(model)
+        return torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
 
     def wait(self) -> None:
         """Wait until every process has come here."""
@@ -52,5 +57,5 @@ def find_ranks() -> Ranks:
         return Ranks()
     from accelerate import PartialState
 
-    state = PartialState(cpu=encoders.best_device() == "cpu")
+    state = PartialState(cpu=encoders.best_device() == "cpu", timeout=_PATIENCE)
     return Ranks(state.process_index, state.num_processes)

@@ -32,6 +32,11 @@ _NOT_OURS = (
     "name_or_path",
 )
 """What a checkpoint's tokenizer may bring along of how it was once called."""
+MODEL_FILES = (
+    "*.safetensors", "*.safetensors.index.json", "*.onnx", "*.onnx.data", "onnx/*", "tokenizer*", "vocab.*", "merges.txt", "*.model",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "config.json", "README.md", "consenso.json",
+)  # fmt: skip
+"""What a saved model consists of, the file that marks it last; anything else in its folder is the user's."""
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
@@ -129,6 +134,7 @@ def _replace(to: Path, new: Path, old: Path) -> None:
     if not to.exists():
         new.rename(to)
         return
+    _keep_others(to, new)
     with _removed(old):
         to.rename(old)
         try:
@@ -136,6 +142,17 @@ def _replace(to: Path, new: Path, old: Path) -> None:
         except OSError:
             old.rename(to)
             raise
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    """Copy what the user put beside a model into the folder that takes its place."""
+    for entry in old.iterdir():
+        if any(entry.match(pattern) for pattern in MODEL_FILES) or (new / entry.name).exists():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,8 @@ def count_workers(
     module = STUDENTS[student]
     if module.USES_ENCODER and not module.DETERMINISTIC and (gpus := int(encoders.import_torch().cuda.device_count())):
         return max(1, min(gpus, trainings))
-    weights = encoders.weight_bytes(recipe.encoder) if module.USES_ENCODER else 0
+    trains_encoder = module.USES_ENCODER and not module.DETERMINISTIC
+    weights = encoders.weight_bytes(recipe.encoder) if trains_encoder else 0
     return max(1, min(_cores(), trainings, _that_fit_in_memory(weights)))
 
 
@@ -60,4 +61,19 @@ def _available_memory() -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return free if free is None else min(free, _container_memory() or free)
+
+
+def _container_memory() -> int | None:
+    """What a container may still take; None outside one, or where it has no limit."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            most, now = (Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip() for name in (limit, used))
+        except OSError:
+            continue
+        return int(most) - int(now) if most.isdecimal() else None
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ UNLIMITED = 100_000
 """A tokenizer that names a longer limit names none."""
 USUAL_LIMIT = 512
 """Tokens that are read where a model names no limit."""
+_OUTPUTS = ("classifier.weight", "classifier.out_proj.weight", "score.weight", "logits_proj.weight")
+"""What the last layer of a head is called: one row per label."""
 _TRAIN = "train a classifier with `consenso train`"
 _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2SeqLM")
 
@@ -53,8 +55,8 @@ def open_classifier(name: str | Path, max_length: int | None = None) -> Classifi
     tokenizer = encoders.load_tokenizer(name)
     _refuse_token_types(name, tokenizer)
     with naming_memory(f"loading model {name!r}; free some, or take a smaller model"):
-        model = encoders.load_trained_classifier(name)
-    labels = tuple(str(model.config.id2label[position]) for position in range(model.config.num_labels))
+        model = _load(name, Path(where))
+    labels = _labels(name, model.config.id2label)
     _refuse_labels(name, labels)
     model.config.pad_token_id = tokenizer.pad_token_id
     own = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else USUAL_LIMIT
@@ -72,6 +74,42 @@ def naming_memory(what: str) -> Iterator[None]:
         raise ConsensoError(f"out of memory {what}") from None
 
 
+def _load(name: str, folder: Path) -> Any:
+    try:
+        return encoders.load_trained_classifier(name)
+    except ModelError:
+        if (folder / "config.json").is_file():
+            _refuse_counts(name, folder)
+        raise
+
+
+def _refuse_counts(name: str, folder: Path) -> None:
+    """Say so where config.json names more or fewer labels than the weights of the head have."""
+    import safetensors
+
+    config, rows = json.loads((folder / "config.json").read_text(encoding="utf-8")), set[int]()
+    named = len(config.get("id2label") or range(config.get("num_labels", 2)))
+    weights = folder / "model.safetensors"
+    with contextlib.suppress(OSError, safetensors.SafetensorError), safetensors.safe_open(weights, "np") as file:
+        rows = {file.get_slice(key).get_shape()[0] for key in set(_OUTPUTS).intersection(file.keys())}
+    if len(rows) == 1 and rows != {named}:
+        raise ModelError(
+            f"model {name!r}: config.json names {named} labels, the weights have {rows.pop()}; mend id2label of config.json"
+        )
+
+
+def _labels(name: str, id2label: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The labels in the order of the model's outputs."""
+    by_number = {str(number): str(label) for number, label in id2label.items()}
+    numbers = [str(number) for number in range(len(by_number))]
+    if set(by_number) != set(numbers):
+        raise ModelError(
+            f"model {name!r}: labels must be numbered 0 … {len(numbers) - 1}; found {', '.join(by_number)}; mend id2label of "
+            "config.json"
+        )
+    return tuple(by_number[number] for number in numbers)
+
+
 def _refuse_other_kinds(name: str, config: dict[str, Any]) -> None:
     kinds = list(config.get("architectures") or [])
     if any(kind.endswith(_GENERATIVE) for kind in kinds):
@@ -85,6 +123,8 @@ def _refuse_other_kinds(name: str, config: dict[str, Any]) -> None:
         )
     if config.get("problem_type") == "regression":
         _refuse_regression(name)
+    if isinstance(named := config.get("id2label"), dict):
+        _labels(name, named)
 
 
 def _refuse_regression(name: str) -> None:

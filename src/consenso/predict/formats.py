@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from consenso.predict.sources import Rows
 from consenso.readers import data_suffix
@@ -55,14 +55,30 @@ def _delimited(delimiter: str) -> Format:
     def write_part(path: Path, rows: Rows, layout: Layout) -> None:
         with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
             columns = [[_cell(value) for value in rows[name]] for name in layout.types]
-            csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(zip(*columns))
+            _row_writer(file, delimiter).writerows(zip(*columns))
 
     def join(path: Path, parts: Sequence[Path], layout: Layout, *, zipped: bool) -> None:
         head = io.StringIO()
-        csv.writer(head, delimiter=delimiter, lineterminator="\n").writerow(layout.types)
+        _row_writer(head, delimiter).writerow(layout.types)
         _chain(path, head.getvalue().encode(), parts, zipped)
 
     return Format(write_part, join)
+
+
+@dataclass(frozen=True)
+class _PlainEnds:
+    """A file whose rows end with \\n though they are given with \\r\\n."""
+
+    file: TextIO
+
+    def write(self, row: str) -> int:
+        """Write one row."""
+        return self.file.write(row.removesuffix("\r\n") + "\n")
+
+
+def _row_writer(file: TextIO, delimiter: str) -> Any:
+    """A csv.writer; up to Python 3.12 it quotes a cell that holds \\r only where \\r is part of its row end."""
+    return csv.writer(_PlainEnds(file), delimiter=delimiter, lineterminator="\r\n")
 
 
 def _cell(value: Any) -> Any:

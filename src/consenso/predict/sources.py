@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
 import itertools
 import json
 import warnings
@@ -136,6 +137,8 @@ def _named_faults(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({_brief(error)}); save it as UTF-8") from None
+    except RecursionError:
+        raise DataError(f"{path} cannot be read (nested too deeply); check the file") from None
     except (ValueError, Warning, csv.Error, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} cannot be read ({_brief(error)}); check the file") from None
 
@@ -161,42 +164,45 @@ def _open_delimited(path: Path) -> Source:
         head = file.read(100_000)
     if not head.strip():
         return Source(path, (), lambda columns, size: iter(()))
-    separator = "\t" if data_suffix(path) == ".tsv" else find_separator(head)
+    lines = list(io.StringIO(head, newline=""))
+    blank = next(number for number, line in enumerate(lines) if line.strip())
+    first = "".join(lines[blank:])
+    separator = "\t" if data_suffix(path) == ".tsv" else find_separator(first)
     quoting: Quoting = csv.QUOTE_MINIMAL
-    if separator == "\t" and not _quoted_well(path):
+    if separator == "\t" and not _quoted_well(path, blank):
         quoting = csv.QUOTE_NONE
-    header = tuple(next(csv.reader(head.splitlines(keepends=True), delimiter=separator, quoting=quoting), ()))
+    header = tuple(next(csv.reader(lines[blank:], delimiter=separator, quoting=quoting), ()))
 
     def read(columns: Sequence[str], size: int) -> Iterator[Rows]:
-        for frame in _frames(path, separator, quoting, size):
+        for frame in _frames(path, size, sep=separator, quoting=quoting, skiprows=blank, names=header):
             yield {name: [value or None for value in frame[name].tolist()] for name in columns}
 
     return Source(path, header, read)
 
 
-def _frames(path: Path, separator: str, quoting: Quoting, size: int) -> Iterator[Any]:
-    """Every cell as it stands ('007', 'NA'), as text."""
+def _frames(path: Path, size: int, **options: Any) -> Iterator[Any]:
+    """Every cell as it stands ('007', 'NA'), as text; `options`: more of pandas.read_csv."""
     import pandas as pd
 
     with _open_text(path) as file:
         yield from pd.read_csv(
             file,
-            sep=separator,
-            quoting=quoting,
+            header=0,
             dtype=str,
             na_filter=False,
             index_col=False,
             skip_blank_lines=True,
             chunksize=size,
+            **options,
         )
 
 
-def _quoted_well(path: Path) -> bool:
+def _quoted_well(path: Path, blank: int) -> bool:
     """Whether a tab-separated file can be read with quoting; many are written without any."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            frames = _frames(path, "\t", csv.QUOTE_MINIMAL, SCAN)
+            frames = _frames(path, SCAN, sep="\t", quoting=csv.QUOTE_MINIMAL, skiprows=blank)
             return not any(frame[name].str.contains("\t", regex=False).any() for frame in frames for name in frame)
         except (ValueError, Warning):
             return False
@@ -224,7 +230,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, parse_constant=_constant)
+            except RecursionError:
+                raise DataError(f"{path}, line {number}: nested too deeply; each line must be one object") from None
             except ValueError as error:
                 raise DataError(
                     f"{path}, line {number}: not JSON ({_brief(error)}); each line must be one object"
@@ -234,13 +242,18 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def _constant(name: str) -> float | None:
+    """NaN, as pandas writes what is missing, is missing."""
+    return None if name == "NaN" else float(name)
+
+
 def _open_json(path: Path) -> Source:
     """JSON lines under the name .json are streamed; a list of records, or {"data": records}, is read whole."""
     with _open_text(path) as file:
         lines = [line for line in itertools.islice(file, 2) if line.strip()]
     try:
         first = json.loads(lines[0]) if lines else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return _open_whole(path)
     is_line = isinstance(first, dict) and not isinstance(first.get("data"), list)
     return _open_json_lines(path) if is_line else _open_whole(path)
@@ -260,7 +273,7 @@ def _open_parquet(path: Path) -> Source:
     def read(columns: Sequence[str], size: int) -> Iterator[Rows]:
         return _cut(_batches(path, columns, size), columns, size)
 
-    return Source(path, tuple(schema.names), read, {name: schema.field(name).type for name in set(schema.names)})
+    return Source(path, tuple(schema.names), read, dict(zip(schema.names, schema.types)))
 
 
 def _batches(path: Path, columns: Sequence[str], size: int) -> Iterator[Rows]:

@@ -161,11 +161,12 @@ def _origin(facts: Facts, model: Model) -> Iterator[str]:
 
 
 def consensus_accuracy(facts: Facts) -> tuple[float, int] | None:
-    """Return the share of train and dev texts with gold whose consensus label is the human one, and how many; or None."""
+    """Return on what share of the train and dev texts with both the consensus label is the human one, and how many; or None."""
     if facts.consensus is None or facts.open_gold is None:
         return None
     table = confusion(facts.open_gold, facts.consensus.set_index("text_id")["label"], facts.label_names)
-    return (accuracy(table), int(table.sum())) if table.sum() else None
+    labelled = int(table[:, :-1].sum())
+    return (accuracy(table, decided=True), labelled) if labelled else None
 
 
 _RECIPE = (

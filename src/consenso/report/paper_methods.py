@@ -206,6 +206,13 @@ _RECIPE = (
 )  # fmt: skip
 
 
+_OF_PAIRS = (
+    ("learning_rate", "peak learning rate {:g}"), ("epochs", "{:g} pairs per text of the largest arm"),
+    ("batch_size", "batches of {} pairs"), ("warmup", "warm-up over {:.0%} of the steps"), ("weight_decay", "weight decay {:g}"),
+    ("max_length", "at most {} tokens"),
+)  # fmt: skip
+
+
 def _chosen_rate(facts: Facts, student: str) -> Iterator[str]:
     """How the learning rate was chosen; nothing where it was declared."""
     if (probe := rate_probe(facts, student)) is None:
@@ -225,12 +232,13 @@ def _students(facts: Facts) -> Iterator[str]:
     for student in facts.students:
         recipe, base = recipe_of(facts, student), student.partition(" (")[0]
         if base in {"encoder", "contrastive"}:
-            said = [form.format(recipe[name]) for name, form in _RECIPE if name in recipe]
-            said += _unusual(recipe) if base == "encoder" else []
-        elif base in {"frozen", "linear"} and recipe.get("c_grid"):
-            said = [f"C chosen on the development set among {listed([f'{c:g}' for c in recipe['c_grid']])}"]
+            forms = _RECIPE if base == "encoder" else _OF_PAIRS
+            said = [form.format(recipe[name]) for name, form in forms if name in recipe]
+            said += _unusual(recipe if base == "encoder" else {"precision": recipe.get("precision")})
         else:
             said = []
+        if base in {"frozen", "linear", "contrastive"} and recipe.get("c_grid"):
+            said.append(f"C chosen on the development set among {listed([f'{c:g}' for c in recipe['c_grid']])}")
         lead = "The student was" if len(facts.main_students) == 1 else "One student was"
         if facts.variation(student) is not None:
             lead = "A declared variant was"
@@ -241,8 +249,8 @@ def _students(facts: Facts) -> Iterator[str]:
         steps = ", number of optimiser steps" if {s.partition(" (")[0] for s in facts.students} == {"encoder"} else ""
         own = "" if not any(" (" in s for s in facts.students) else ", except where a student’s name declares otherwise"
         yield (
-            f"All arms shared one recipe{steps} and the same evaluation points, and the state of each run was chosen on "
-            f"development labels of its arm’s own source{own}."
+            f"All arms shared one recipe{steps} and the same evaluation points, and the state of each run (of a linear head: C) was "
+            f"chosen on development labels of its arm’s own source{own}."
         )
 
 

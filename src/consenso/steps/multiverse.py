@@ -221,6 +221,7 @@ class _Bench:
         results = run_arms(
             arms, texts[["text_id", "text"]], folds, student=specification.student, schema=schema, folder=folder,
             recipe=recipe_of(folder, specification.student, choice), workers=choice.workers,
+            checkpoint_minutes=choice.checkpoint_minutes,
             budget=self._budget(specification.student), report_to=self.tracking,
         )  # fmt: skip
         found = compare_arms(
