@@ -39,7 +39,7 @@ from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import encoder
 
 STEPS = {
-    "minilm": {"padded 256": 6, "Trainer, padded": 6, "Trainer, dynamic": 50, "consenso": 80},
+    "minilm": {"padded 256": 6, "Trainer, padded": 3, "Trainer, dynamic": 50, "consenso": 80},
     "roberta": {"padded 256": 1, "Trainer, dynamic": 6, "consenso": 12},
 }
 WARM_UP = 2
