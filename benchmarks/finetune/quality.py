@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import f1_score
 from sst5 import DEV, RESULTS, SCHEMA, sst5
 
 from consenso import compare_arms
@@ -50,12 +51,21 @@ def main() -> None:
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     frames, names = [], np.array(SCHEMA.names)
+    scores: dict[str, list[tuple[float, float]]] = {batching: [] for batching in asked.batchings}
     for seed in range(1, asked.seeds + 1):
         for batching in asked.batchings:
             with one_thread():
                 gold, predicted = one_run(batching, asked.texts, asked.epochs, seed, asked.folder)
             ids = [f"test{i}" for i in range(len(gold))]
             frames.append(pd.DataFrame({"arm": batching, "seed": seed, "text_id": ids, "predicted": names[predicted]}))
+        for batching in asked.batchings:
+            gold, predicted = one_run(batching, asked.texts, asked.epochs, seed, asked.folder)
+            scores[batching].append((np.mean(gold == predicted), f1_score(gold, predicted, average="macro")))
+    for batching, rows in scores.items():
+        accuracy, macro = np.mean(rows, axis=0)
+        print(f"{batching}: mean accuracy {accuracy:.3f}, macro-F1 {macro:.3f} over {len(rows)} seeds")
+    if len(asked.batchings) < 2:
+        return
     predictions, truth = pd.concat(frames, ignore_index=True), pd.Series(names[gold], index=ids)
     contrast = (asked.batchings[0], asked.batchings[-1])
     compared = compare_arms(
