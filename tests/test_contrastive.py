@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ from consenso import encoders
 from consenso.finetune import STUDENTS, Recipe
 from consenso.finetune.students import contrastive, encoder
 from consenso.finetune.training import Training
-from consenso.labels import LabelSchema
-from making import write_texts
 from test_encoder_kinds import SCHEMA, save, separable
 
 
@@ -168,22 +165,3 @@ def test_every_field_that_it_reads_is_declared(tiny: str) -> None:
     assert set(Recipe.model_fields) > contrastive.RECIPE_FIELDS
     assert not {"loss", "lora_rank", "evaluations", "encoder"} & contrastive.RECIPE_FIELDS
     assert STUDENTS["contrastive"].prepare is encoder.prepare
-
-
-@pytest.mark.slow
-def test_tuning_beats_the_frozen_encoder_on_few_texts(tmp_path: Path) -> None:
-    import pandas as pd
-
-    frame = pd.read_csv(write_texts(tmp_path, n=240, noise=0.35))
-    schema = LabelSchema.from_names(sorted(frame["gold"].unique()))
-    codes, rows = schema.codes(frame["gold"]), np.arange(240)
-    train, dev, asked = rows[:48], rows[48:72], rows[48:]
-    right: dict[str, list[float]] = {"frozen": [], "contrastive": []}
-    for seed in (1, 2, 3):
-        training = Training("k", seed, train, codes[train], dev, codes[dev], asked, steps=60)
-        for name, scores in right.items():
-            recipe = Recipe(epochs=20)
-            prepared = STUDENTS[name].prepare(frame["text"].tolist(), recipe)
-            found = STUDENTS[name].train(training, prepared, recipe, schema)
-            scores.append(float((found.predicted[24:] == codes[72:]).mean()))
-    assert np.mean(right["contrastive"]) > np.mean(right["frozen"])
