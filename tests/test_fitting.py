@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 from consenso import encoders
 from consenso.errors import ConfigError
-from consenso.finetune import Recipe, fitting, make_arms, run_arms
+from consenso.finetune import Recipe, fitting, make_arms, pool, run_arms, study
 from consenso.finetune.arguments import recipe_from_arguments
 from consenso.finetune.batches import training_batches
 from consenso.finetune.checkpoint import Checkpoint
@@ -378,3 +379,21 @@ def test_a_checkpoint_of_another_version_means_starting_again(tiny: str, tmp_pat
 
     torch.save({"format": 0, "steps": 3}, tmp_path / "one.pt")
     assert Checkpoint(tmp_path / "one.pt").load() is None
+
+
+def test_the_seconds_before_a_kill_are_counted(tmp_path: Path) -> None:
+    first = Checkpoint(tmp_path / "one.pt", earlier=40.0)
+    first.save({"steps": 3})
+    second = Checkpoint(tmp_path / "one.pt")
+    assert second.load() is not None
+    assert 40 <= second.earlier < 60
+    spent = pool._times(time.monotonic(), 900, second)
+    assert 40 <= spent["seconds"] < 60
+    assert spent["samples_per_s"] == pytest.approx(900 / spent["seconds"])
+
+
+def test_the_version_of_peft_decides_where_lora_is_used() -> None:
+    assert "peft" not in study._header("encoder", Recipe(), SCHEMA)["libraries"]
+    found = study._header("encoder", Recipe(lora_rank=4), SCHEMA)["libraries"]
+    assert re.fullmatch(r"0\.\d+|[1-9]\d*", found["peft"] or "0.0")
+    assert "peft" not in study._header("frozen", Recipe(lora_rank=4), SCHEMA)["libraries"]

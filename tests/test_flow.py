@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def experiment(tmp_path: Path) -> Path:
     return write_experiment(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """A folder with an experiment and its run, and the events of that run."""
+    place = tmp_path_factory.mktemp("once")
+    return place, run(write_experiment(place), place / "run")[1]
+
+
+@pytest.fixture
+def finished(once: tuple[Path, list[dict]], tmp_path: Path) -> Path:
+    """An experiment that ran, moved to tmp_path with its run folder `run`."""
+    shutil.copytree(once[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "experiment.toml"
+
+
 def test_a_run_ends_with_a_verdict_and_a_report(experiment: Path, tmp_path: Path) -> None:
     result, _ = run(experiment, tmp_path / "run")
     assert result.verdict
@@ -59,41 +74,40 @@ def test_a_run_ends_with_a_verdict_and_a_report(experiment: Path, tmp_path: Path
     assert result.report.read_text(encoding="utf-8").count(result.verdict) >= 1
 
 
-def test_two_runs_with_the_same_settings_give_identical_tables(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "one")
+def test_two_runs_with_the_same_settings_give_identical_tables(
+    once: tuple[Path, list[dict]], experiment: Path, tmp_path: Path
+) -> None:
     run(experiment, tmp_path / "two")
-    assert_same_tables(tmp_path / "one", tmp_path / "two")
+    assert_same_tables(once[0] / "run", tmp_path / "two")
 
 
-def test_an_unchanged_experiment_does_nothing_again(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "run")
-    _, events = run(experiment, tmp_path / "run")
+def test_an_unchanged_experiment_does_nothing_again(finished: Path, tmp_path: Path) -> None:
+    _, events = run(finished, tmp_path / "run")
     assert worked(events) == []
 
 
-def test_more_seeds_train_only_the_new_ones(experiment: Path, tmp_path: Path) -> None:
-    _, first = run(experiment, tmp_path / "run")
-    text = experiment.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 5")
-    experiment.write_text(text, encoding="utf-8")
-    _, second = run(experiment, tmp_path / "run")
-    assert trained(second) == trained(first) / 3 * 2
+def test_more_seeds_train_only_the_new_ones(finished: Path, once: tuple[Path, list[dict]], tmp_path: Path) -> None:
+    text = finished.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 5")
+    finished.write_text(text, encoding="utf-8")
+    _, second = run(finished, tmp_path / "run")
+    assert trained(second) == trained(once[1]) / 3 * 2
     assert worked(second) == ["finetune", "compare", "report"]
 
 
-def test_a_changed_consensus_setting_runs_what_follows_and_nothing_before(experiment: Path, tmp_path: Path) -> None:
-    _, first = run(experiment, tmp_path / "run")
-    text = experiment.read_text(encoding="utf-8").replace('method = "majority"', 'method = "unanimous"')
-    experiment.write_text(text, encoding="utf-8")
-    _, second = run(experiment, tmp_path / "run")
+def test_a_changed_consensus_setting_runs_what_follows_and_nothing_before(
+    finished: Path, once: tuple[Path, list[dict]], tmp_path: Path
+) -> None:
+    text = finished.read_text(encoding="utf-8").replace('method = "majority"', 'method = "unanimous"')
+    finished.write_text(text, encoding="utf-8")
+    _, second = run(finished, tmp_path / "run")
     assert worked(second) == ["consensus", "finetune", "compare", "report"]
-    assert 0 < trained(second) < trained(first)  # the gold arm and the floor do not depend on the consensus
+    assert 0 < trained(second) < trained(once[1])  # the gold arm and the floor do not depend on the consensus
 
 
-def test_a_changed_data_file_is_noticed(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "run")
+def test_a_changed_data_file_is_noticed(finished: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.csv"
     texts.write_text(texts.read_text(encoding="utf-8") + "t999,a new match of the team,sport,train\n", encoding="utf-8")
-    _, events = run(experiment, tmp_path / "run")
+    _, events = run(finished, tmp_path / "run", until="annotate")
     assert worked(events)[0] == "data"
     assert "t999" in set(RunFolder(tmp_path / "run").read("texts")["text_id"])
 
@@ -118,17 +132,15 @@ def test_failed_trainings_are_tried_again(experiment: Path, tmp_path: Path, monk
     assert trained(events) == 2
 
 
-def test_a_changed_name_reaches_the_comparison(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "run")
-    experiment.write_text(experiment.read_text(encoding="utf-8").replace('"small"', '"other"', 1), encoding="utf-8")
-    run(experiment, tmp_path / "run")
+def test_a_changed_name_reaches_the_comparison(finished: Path, tmp_path: Path) -> None:
+    finished.write_text(finished.read_text(encoding="utf-8").replace('"small"', '"other"', 1), encoding="utf-8")
+    run(finished, tmp_path / "run", until="compare")
     assert set(RunFolder(tmp_path / "run").read("comparison")["dataset"]) == {"other"}
 
 
-def test_a_recipe_field_that_a_student_does_not_read_repeats_no_training(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "run")
-    experiment.write_text(experiment.read_text(encoding="utf-8") + "[finetune.recipe]\nepochs = 9\n", encoding="utf-8")
-    _, events = run(experiment, tmp_path / "run")
+def test_a_recipe_field_that_a_student_does_not_read_repeats_no_training(finished: Path, tmp_path: Path) -> None:
+    finished.write_text(finished.read_text(encoding="utf-8") + "[finetune.recipe]\nepochs = 9\n", encoding="utf-8")
+    _, events = run(finished, tmp_path / "run", until="finetune")
     assert trained(events) == 0
 
 
@@ -144,8 +156,9 @@ def test_one_seed_yields_no_verdict(experiment: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(experiment: Path, tmp_path: Path) -> None:
-    run(experiment, tmp_path / "calm")
+def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(
+    once: tuple[Path, list[dict]], experiment: Path, tmp_path: Path
+) -> None:
     killed = tmp_path / "killed"
     kills = 0
     for wanted in (1, 6):  # kill at the first finished training, and again in the middle
@@ -165,7 +178,7 @@ def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(experiment:
     run(experiment, killed)
     assert kills >= 1
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
-    assert_same_tables(tmp_path / "calm", killed)
+    assert_same_tables(once[0] / "run", killed)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(experiment: Path, tmp_path: Path) -> None:

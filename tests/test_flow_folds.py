@@ -72,7 +72,7 @@ def test_prompts_show_no_gold_that_is_tested_somewhere(tmp_path):
 def test_folds_replicate_a_student_whose_seeds_are_all_alike(tmp_path):
     arms = ARMS + "\nresample = false"
     path = write_experiment(tmp_path, data='source = "texts.csv"\nfolds = 5\ncolumns = { split = "" }', finetune=arms)
-    run(path, tmp_path / "run")
+    run(path, tmp_path / "run", until="compare")
     folder = RunFolder(tmp_path / "run")
     guard = folder.read("guards").query("guard == 'seeds differ'").iloc[0]
     assert guard["outcome"] == "passed"

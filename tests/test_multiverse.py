@@ -90,7 +90,7 @@ def test_what_cannot_be_trained_is_a_row_and_no_crash(tmp_path):
     votes = pd.read_csv(tmp_path / "votes.csv")
     votes.loc[votes["annotator"] == "llm2", "label"] = "sport"  # all three agree on one class only
     votes.to_csv(tmp_path / "votes.csv", index=False)
-    run(path, tmp_path / "run")
+    run(path, tmp_path / "run", until="multiverse")
     table = RunFolder(tmp_path / "run").read("multiverse").set_index("threshold")
     assert table.loc["1", "verdict"] == "NOT RUN"
     assert pd.isna(table.loc["1", "difference"])
@@ -113,7 +113,7 @@ def test_what_cannot_be_trained_is_a_row_and_no_crash(tmp_path):
 def test_a_wrong_section_is_one_clear_line(tmp_path, section, words):
     path = write_experiment(tmp_path, f"[multiverse]\n{section}\n", finetune=FINETUNE)
     with pytest.raises(ConfigError) as error:
-        run(path, tmp_path / "run")
+        run(path, tmp_path / "run", until="multiverse")
     assert "\n" not in str(error.value)
     assert [word for word in words if word not in str(error.value)] == []
 
@@ -123,7 +123,7 @@ def test_votes_can_be_variants_panels_and_files(tmp_path):
         '[multiverse]\naggregators = []\nthresholds = [0.0]\n[multiverse.votes.pair]\nannotators = ["llm0", "llm2"]\n'
     )
     extra += '[[multiverse.votes.file.imports]]\nsource = "votes.csv"\nannotators = ["llm0", "llm2"]\n'
-    run(write_experiment(tmp_path, extra, finetune=FINETUNE), tmp_path / "run")
+    run(write_experiment(tmp_path, extra, finetune=FINETUNE), tmp_path / "run", until="multiverse")
     table = RunFolder(tmp_path / "run").read("multiverse").set_index("votes")
     assert list(table.index) == [DECLARED, "pair", "file"]
     assert table.loc["pair", "difference"] == table.loc["file", "difference"] != table.loc[DECLARED, "difference"]

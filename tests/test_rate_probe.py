@@ -151,6 +151,15 @@ def test_what_cannot_be_probed_is_said_in_one_line(tiny: str) -> None:
         FinetuneSettings.read({"students": ["encoder"], "learning_rates": [1e-5, 1e-5]})
 
 
+def test_a_student_that_only_the_multiverse_trains_needs_a_rate_of_its_own(tmp_path: Path) -> None:
+    settings = 'students = ["encoder"]\nlearning_rates = [1e-5, 1e-4]\n'
+    path = write_experiment(tmp_path, finetune=settings, more='[multiverse]\nstudents = ["encoder", "contrastive"]\n')
+    with pytest.raises(ConfigError, match=r"multiverse\.students: .* 'contrastive' is not among them"):
+        read_experiment(path)
+    changes = ["finetune.overrides.contrastive.recipe.learning_rate=2e-5"]
+    assert read_experiment(path, changes)[0].multiverse.students == ("encoder", "contrastive")
+
+
 def test_who_names_a_rate_of_its_own_keeps_it() -> None:
     settings = FinetuneSettings.read(
         {

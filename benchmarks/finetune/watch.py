@@ -10,7 +10,7 @@ on the number i alone; runs that the file holds are not repeated. ENCODER is one
 
 The watch reads along and ends nothing, so that the outcome is known: *collapsed* is a Matthews correlation (MCC) with the truth
 below .05 on texts that nothing in training sees, *healthy* is .20 or more, what lies between belongs to neither and is
-listed. A run counts as flagged if the watch would have ended it at the end of its first epoch or before. Runs numbered below
+listed. A run counts as flagged at its first lost look, as ended at the second in a row, had it not gone on. Runs numbered below
 the default `--first` shaped the watch; those from there on judge it.
 """
 
@@ -64,7 +64,7 @@ SETS = (("sst5", 10), ("babe_llm", 16))
 SHORT_TRAIN, SHORT_DEV, SHORT_TEST = 200, 60, 120
 COLUMNS = (
     "run", "encoder", "data", "classes", "learning_rate", "warmup", "epoch", "steps", "start", "difference", "flagged", "later",
-    "mcc", "status", "reason", "best_step", "seconds",
+    "ended", "mcc", "status", "reason", "best_step", "seconds",
 )  # fmt: skip
 
 
@@ -72,17 +72,20 @@ class ReadingAlong(Fitting):
     """A training that notes what the watch says and goes on."""
 
     notes: dict[str, Any]
-    """start and difference: how much texts differ before training and after an epoch; flagged or later: step of an alarm."""
+    """start and difference: how much texts differ before training and after an epoch; flagged or later: step of the first
+    lost look; ended: the step at which a second one in a row would have ended the run."""
 
     def _watched(self, rows: np.ndarray, grid: set[int]) -> None:
         notes, is_first = ReadingAlong.notes, self.seen - len(rows) < len(self.training.rows)
         if self.watch is not None:
             notes["start"] = self.watch.start
-        doom = super()._watched(rows, grid)
+        ended = super()._watched(rows, grid)
         if is_first and self.seen >= len(self.training.rows):
             notes["difference"] = self.difference
-        if doom and not {"flagged", "later"} & notes.keys():
-            notes["flagged" if is_first else "later"] = self.steps
+        if self.flagged_at and not {"flagged", "later"} & notes.keys():
+            notes["flagged" if is_first else "later"] = self.flagged_at
+        if ended:
+            notes.setdefault("ended", self.steps)
 
 
 def trained_encoder(folder: Path, seed: int, steps: int = 400, batch: int = 64) -> str:
@@ -200,10 +203,12 @@ def kind_of(row: dict[str, Any]) -> str:
 def print_figures(rows: list[dict[str, Any]]) -> None:
     """Print the table, then every wrong call and every run in between."""
     kinds = {kind: [row for row in rows if kind_of(row) == kind] for kind in ("collapsed", "healthy", "between")}
-    print("| outcome | flagged by the end of the first epoch, Wilson 95 % | and later |\n|---|---|---|")
+    print("| outcome | flagged by the end of the first epoch, Wilson 95 % | and later | ended |\n|---|---|---|---|")
     for kind, found in kinds.items():
-        flagged, later = (sum(row[column] not in ("", None) for row in found) for column in ("flagged", "later"))
-        print(f"| {kind} | {rate(flagged, len(found))} | {later} |")
+        flagged, later, ended = (
+            sum(row[column] not in ("", None) for row in found) for column in ("flagged", "later", "ended")
+        )
+        print(f"| {kind} | {rate(flagged, len(found))} | {later} | {rate(ended, len(found))} |")
     missed = [row for row in kinds["collapsed"] if not row["flagged"]]
     alarms = [row for row in kinds["healthy"] if row["flagged"] or row["later"]]
     for name, listed in (("missed", missed), ("false alarm", alarms), ("between", kinds["between"])):

@@ -125,6 +125,12 @@ def _listing(path: Path) -> str:
     return ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
 
 
+_DECIDING = {
+    ".json", ".txt", ".model", ".safetensors", ".bin", ".spm", ".vocab", ".bpe", ".codes", ".tiktoken",
+}  # fmt: skip
+"""Suffixes of configurations, tokenizers and weights."""
+
+
 def encoder_fingerprint(name: str) -> str:
     """Return a sha256 (hex) of the encoder's configuration, tokenizer and weights; the path does not count.
 
@@ -133,7 +139,7 @@ def encoder_fingerprint(name: str) -> str:
     where = resolve_encoder(name)
     if name != EMBEDDED and not Path(name).expanduser().is_dir():
         return digest([name, _hub_commit(name)])
-    files = sorted(p for p in Path(where).iterdir() if p.suffix in {".json", ".txt", ".model", ".safetensors", ".bin"})
+    files = sorted(path for path in Path(where).iterdir() if path.suffix in _DECIDING)
     return digest({path.name: _file_hash(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files})
 
 

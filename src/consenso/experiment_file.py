@@ -58,6 +58,17 @@ class Experiment(Settings):
                 raise ValueError(f"compare: arm {arm!r} is compared but not trained; add it to finetune.arms")
         return self
 
+    @model_validator(mode="after")
+    def _probed_rates_serve_the_multiverse(self) -> Self:
+        """A student that only the multiverse trains would run at a rate that nobody chose."""
+        for student in () if self.multiverse is None else self.multiverse.students:
+            if student not in self.finetune.students and self.finetune.for_student(student).probes(student):
+                raise ValueError(
+                    f"multiverse.students: finetune.learning_rates chooses rates for finetune.students alone, and {student!r} is not "
+                    "among them; add it there, or set a rate in [finetune.overrides]"
+                )
+        return self
+
     def with_seeds(self, seeds: int, alpha: float | None = None) -> Self:
         """Return the experiment with S seeds, 1 … S or the first S of its list, and perhaps another level of the test."""
         listed = self.finetune.seeds

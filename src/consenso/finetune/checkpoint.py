@@ -15,7 +15,7 @@ from consenso.store import write_atomically
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when what a training saves changes: earlier states then mean starting again."""
 _UNREADABLE = (
     OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError, ImportError,
@@ -29,6 +29,9 @@ class Checkpoint:
     path: Path
     minutes: float = 10
     """Time between two savings: what a kill can cost."""
+    earlier: float = 0.0
+    """Seconds that the loaded state was trained for."""
+    _began: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
     def is_due(self) -> bool:
@@ -38,8 +41,9 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, whole or not at all; a full disk costs the checkpoint, not the training."""
         torch = encoders.import_torch()
+        kept = {**state, "seconds": self.earlier + time.monotonic() - self._began, "format": FORMAT}
         try:
-            write_atomically(self.path, lambda temporary: torch.save({**state, "format": FORMAT}, temporary))
+            write_atomically(self.path, lambda temporary: torch.save(kept, temporary))
         except (StorageError, RuntimeError) as error:  # torch reports a short write as a RuntimeError
             logger.warning("%s cannot be written (%s); the training goes on without it", self.path, error)
         self._last = time.monotonic()
@@ -57,6 +61,7 @@ class Checkpoint:
             reason = str(error).strip().split("\n")[0]
             logger.warning("%s cannot be read (%s); this training starts again", self.path, reason)
             return None
+        self.earlier = float(state["seconds"])
         logger.info("%s: going on from step %d", self.path, state["steps"])
         return state
 

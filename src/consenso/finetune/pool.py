@@ -64,7 +64,7 @@ class Bench:
             return Outcome("failed", f"{hint} ({told})" if hint else told, facts=_times(started, None))
         steps = min(training.steps, outcome.facts["steps"])  # 0 for a student without steps of its own
         samples = steps * self.recipe.batch_size or len(training.rows)
-        outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples)})
+        outcome = dataclasses.replace(outcome, facts={**outcome.facts, **_times(started, samples, checkpoint)})
         if self.folder is not None:
             write_piece(self.folder.piece_path("trainings", training.key), outcome)
         if checkpoint is not None:
@@ -78,8 +78,9 @@ class Bench:
         return Checkpoint(self.folder.path / "pieces" / "unfinished" / f"{training.key}.pt", self.checkpoint_minutes)
 
 
-def _times(started: float, samples: int | None) -> dict[str, Any]:
-    spent = time.monotonic() - started
+def _times(started: float, samples: int | None, checkpoint: Checkpoint | None = None) -> dict[str, Any]:
+    """Seconds of the training, those before a kill included as far as they were saved, and samples in each."""
+    spent = time.monotonic() - started + (0.0 if checkpoint is None else checkpoint.earlier)
     return {"seconds": spent, "samples_per_s": None if samples is None else samples / max(spent, 1e-9)}
 
 

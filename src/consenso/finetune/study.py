@@ -282,21 +282,24 @@ def _steps(size: int, recipe: Recipe) -> int:
 
 def _header(student: str, recipe: Recipe, schema: LabelSchema) -> dict[str, Any]:
     module = STUDENTS[student]
+    libraries = (*module.LIBRARIES, *(("peft",) if recipe.lora_rank and "lora_rank" in module.RECIPE_FIELDS else ()))
     return {
         "format": FORMAT,
         "student": student,
         "recipe": recipe.model_dump(mode="json", include=module.RECIPE_FIELDS - {"steps", "patience"}),
         "encoder": encoders.encoder_fingerprint(recipe.encoder) if module.USES_ENCODER else None,
         "labels": list(schema.names),
-        "libraries": {name: _major(name) for name in module.LIBRARIES},
+        "libraries": {name: _major(name) for name in libraries},
     }
 
 
 def _major(distribution: str) -> str | None:
+    """Its major version; before version 1 the minor one too, which may change anything."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version(distribution).split(".")[0]
+        major, _, rest = version(distribution).partition(".")
+        return f"0.{rest.partition('.')[0]}" if major == "0" else major
     except PackageNotFoundError:
         return None
 
