@@ -1,7 +1,8 @@
 """Do batches of similar length cost quality? Paired seeds against random order, MiniLM on SST-5, at equal steps.
 
-`python benchmarks/finetune/quality.py [--texts 2500] [--seeds 10] [--epochs 2] [--batchings sorted random] [--folder DIR]`.
-Every run is kept in the folder, so that a killed benchmark goes on. Prints accuracy and macro-F1 on the 2,210 test
+`python benchmarks/finetune/quality.py [--texts 2500] [--seeds 10] [--epochs 2] [--kinds sorted bf16 random]`.
+Kinds: a batching of the Recipe, or bf16 (sorted, under bf16 autocast); each is held against the last one.
+Every run is kept in the folder (--folder), so that a killed benchmark goes on. Prints accuracy and macro-F1 on the 2,210 test
 sentences, per batching, and the paired difference with consenso's own two-way interval (seeds and texts). The target:
 95 % interval inside ±3 pp. One thread per run; the result does not depend on what else the machine does.
 """
@@ -25,11 +26,12 @@ from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import encoder
 
 
-def one_run(batching: str, texts: int, epochs: float, seed: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def one_run(kind: str, texts: int, epochs: float, seed: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Test gold and predictions (class positions) of one training; read where it is done already."""
-    path = folder / f"{batching}-{texts}-{epochs:g}-{seed}.npz"
+    path = folder / f"{kind}-{texts}-{epochs:g}-{seed}.npz"
     if not path.exists():
-        recipe = Recipe(batching=batching, learning_rate=5e-5, evaluations=2)
+        how = {"precision": "bf16"} if kind == "bf16" else {"batching": kind}
+        recipe = Recipe(learning_rate=5e-5, evaluations=2, **how)
         training, prepared, gold = sst5(texts, epochs, seed, recipe)
         outcome = encoder.train(training, prepared, recipe, SCHEMA)
         if outcome.status != "ok":
@@ -46,30 +48,30 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=2500)
     parser.add_argument("--epochs", type=float, default=2)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--batchings", nargs="+", default=["sorted", "random"])
+    parser.add_argument("--kinds", nargs="+", default=["sorted", "bf16", "random"])
     parser.add_argument("--folder", type=Path, default=Path("/tmp/consenso-quality"))
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     frames, names = [], np.array(SCHEMA.names)
-    scores: dict[str, list[tuple[float, float]]] = {batching: [] for batching in asked.batchings}
+    scores: dict[str, list[tuple[float, float]]] = {kind: [] for kind in asked.kinds}
     for seed in range(1, asked.seeds + 1):
-        for batching in asked.batchings:
+        for kind in asked.kinds:
             with one_thread():
-                gold, predicted = one_run(batching, asked.texts, asked.epochs, seed, asked.folder)
+                gold, predicted = one_run(kind, asked.texts, asked.epochs, seed, asked.folder)
             ids = [f"test{i}" for i in range(len(gold))]
-            frames.append(pd.DataFrame({"arm": batching, "seed": seed, "text_id": ids, "predicted": names[predicted]}))
-        for batching in asked.batchings:
-            gold, predicted = one_run(batching, asked.texts, asked.epochs, seed, asked.folder)
-            scores[batching].append((np.mean(gold == predicted), f1_score(gold, predicted, average="macro")))
-    for batching, rows in scores.items():
+            frames.append(pd.DataFrame({"arm": kind, "seed": seed, "text_id": ids, "predicted": names[predicted]}))
+        for kind in asked.kinds:
+            gold, predicted = one_run(kind, asked.texts, asked.epochs, seed, asked.folder)
+            scores[kind].append((np.mean(gold == predicted), f1_score(gold, predicted, average="macro")))
+    for kind, rows in scores.items():
         accuracy, macro = np.mean(rows, axis=0)
-        print(f"{batching}: mean accuracy {accuracy:.3f}, macro-F1 {macro:.3f} over {len(rows)} seeds")
-    if len(asked.batchings) < 2:
+        print(f"{kind}: mean accuracy {accuracy:.3f}, macro-F1 {macro:.3f} over {len(rows)} seeds")
+    if len(asked.kinds) < 2:
         return
     predictions, truth = pd.concat(frames, ignore_index=True), pd.Series(names[gold], index=ids)
-    contrast = (asked.batchings[0], asked.batchings[-1])
+    contrasts = [(kind, asked.kinds[-1]) for kind in asked.kinds[:-1]]
     compared = compare_arms(
-        predictions.assign(part="test"), truth, contrasts=[contrast], schema=SCHEMA, metric="accuracy", margin=0.03
+        predictions.assign(part="test"), truth, contrasts=contrasts, schema=SCHEMA, metric="accuracy", margin=0.03
     )
     figures = ["metric", "contrast", "score_arm", "score_control", "difference", "low", "high", "verdict"]
     print(compared[[name for name in figures if name in compared]].to_string(index=False))
