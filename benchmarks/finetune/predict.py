@@ -17,7 +17,6 @@ import argparse
 import csv
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,8 +25,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
-DATA = Path(os.environ.get("CONSENSO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+from sst5 import DATA, RESULTS, processor
+
 LABELS = dict(enumerate(["very negative", "negative", "neutral", "positive", "very positive"]))
 
 
@@ -156,16 +155,6 @@ def memory(sizes: list[int], model: str, threads: int) -> list[dict[str, object]
             })  # fmt: skip
             print(json.dumps(rows[-1]), flush=True)
     return rows
-
-
-def processor() -> str:
-    """Return the name of the processor and its number of cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def summary(rows: list[dict[str, object]]) -> dict[str, dict[str, float]]:

@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-from sst5 import RESULTS, SCHEMA, sst5
+from sst5 import RESULTS, SCHEMA, processor, sst5
 
 from consenso import encoders
 from consenso.finetune.fitting import Fitting
@@ -260,6 +260,7 @@ def main() -> None:
                 kept[model] = measure(model, names[model], asked.rounds)
                 print_table(model, kept[model])
     RESULTS.mkdir(exist_ok=True)
+    kept["on"] = processor()
     place.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ DATA = Path(os.environ.get("CONSENSO_DATA", Path(__file__).parents[3] / "shared"
 RESULTS = Path(__file__).parent / "results"
 SCHEMA = LabelSchema.from_names(["very negative", "negative", "neutral", "positive", "very positive"])
 DEV = 500
+
+
+def processor() -> str:
+    """Return the name of the processor and its number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def items() -> pd.DataFrame:
