@@ -126,6 +126,12 @@ def test_pieces_of_a_learning_rate_probe_stay(folder: Path) -> None:
     assert key in {one.path.stem for one in found_in(folder, "pieces-in-use")}
 
 
+def test_pieces_behind_the_multiverse_stay_however_old(folder: Path) -> None:
+    key = found_in(folder, "pieces")[0].path.stem
+    RunFolder(folder).note("multiverse_trainings", [key[:16]])
+    assert key in {one.path.stem for one in found_in(folder, "pieces-in-use")}
+
+
 def test_trainings_behind_the_tables_go_only_by_name(folder: Path, say: Any) -> None:
     found = survey([RunFolder(folder)], hub=False)
     assert {one.what for one in chosen(found)} == {"pieces"}

@@ -63,6 +63,13 @@ def test_another_specification_is_what_the_verbs_give(finished):
     assert row["train_texts"].item() == arms.query("arm == 'consensus' and part == 'train'")["text_id"].nunique()
 
 
+def test_the_record_names_the_trainings_behind_the_table(finished):
+    noted = RunFolder(finished / "run").record()["multiverse_trainings"]
+    pieces = {path.stem[:16] for path in (finished / "run" / "pieces" / "trainings").glob("*.parquet")}
+    main = {key[:16] for key in RunFolder(finished / "run").read("trainings")["key"].dropna()}
+    assert pieces - main <= set(noted) <= pieces
+
+
 def test_finished_trainings_are_not_repeated(finished):
     folder = RunFolder(finished / "run")
     pieces = {path: path.stat().st_mtime_ns for path in (folder.path / "pieces" / "trainings").glob("*.parquet")}

@@ -110,6 +110,35 @@ def test_each_text_gets_what_transformers_pipeline_says(tmp_path: Path, kind: st
     assert found["predicted"].nunique() > 1
 
 
+def test_a_model_that_pads_left_gets_its_texts_so(tmp_path: Path) -> None:
+    """XLNet's head reads the last position: padded right, it would read padding."""
+    import transformers
+
+    torch = encoders.import_torch()
+    folder = save_classifier(tmp_path / "m")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
+    size = {
+        "vocab_size": len(tokenizer),
+        "d_model": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "d_inner": 48,
+        "initializer_range": 0.5,
+    }
+    config = transformers.XLNetConfig(**size, pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(LABELS)))
+    with torch.random.fork_rng(), encoders.quiet_transformers(transformers):
+        torch.manual_seed(0)
+        transformers.XLNetForSequenceClassification(config).save_pretrained(folder)
+    texts = [text + " and more of it" * (i % 5) for i, text in enumerate(some_texts(40))]
+    alone = pd.concat([predict_texts([text], folder) for text in texts], ignore_index=True)
+    together = predict_texts(texts, folder)
+    assert together["predicted"].tolist() == alone["predicted"].tolist()
+    np.testing.assert_allclose(together["confidence"], alone["confidence"], atol=1e-5)
+    assert together["predicted"].nunique() > 1
+
+
 def test_the_confidence_is_the_probability_of_the_predicted_label(model: Path) -> None:
     found = predict_texts(some_texts(30), model)
     p = found[[f"p_{label}" for label in LABELS]].to_numpy()

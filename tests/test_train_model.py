@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -21,13 +23,16 @@ from consenso.compare.calibration import measure_calibration
 from consenso.compare.standing import arm_standing
 from consenso.errors import ConfigError, ModelError, StorageError, TrainingError
 from consenso.experiment import outcome, run
-from consenso.final_model import push_model, train_model
+from consenso.experiment_file import read_experiment
+from consenso.final_model import making, push_model, train_model, unsaved
+from consenso.final_model.choosing import choose
 from consenso.finetune import Recipe, saving
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.metrics import softmax
 from consenso.finetune.saving import fold_temperature, last_linear, logits_of, save_classifier
 from consenso.finetune.students import encoder
 from consenso.labels import LabelSchema
+from consenso.steps import running
 from consenso.store import RunFolder
 from making import FILLER, WORDS, write_experiment, write_texts, write_votes
 from making_models import train_words
@@ -349,6 +354,27 @@ def test_with_all_texts_the_test_texts_train_and_no_score_is_left(labelled: tupl
     assert "there is no honest test score" in card_of(made.folder)[1]
 
 
+def test_with_all_texts_no_copy_of_a_dev_text_trains(tmp_path: Path, tiny: str) -> None:
+    """Test texts without gold have no part, so the data stage holds them against none."""
+    file = write_experiment(tmp_path, finetune=finetune(tiny))
+    texts = pd.read_csv(tmp_path / "texts.csv")
+    run(file, tmp_path / "first", until="data")
+    folds = RunFolder(tmp_path / "first").read("folds").set_index("text_id")["part"]
+    dev, test = (folds.index[folds == part] for part in ("dev", "test"))
+    copies = texts["id"].isin(test[:5])
+    texts.loc[copies, "text"] = texts.set_index("id")["text"][dev[:5]].to_numpy()
+    texts.loc[copies, "gold"] = None
+    texts.to_csv(tmp_path / "texts.csv", index=False)
+    run(file, tmp_path / "run", until="consensus")
+    this = running.Run(read_experiment(file)[0], RunFolder(tmp_path / "run"), tmp_path, lambda event: None)
+    chosen = choose(this, "consensus", 1, all_texts=True)
+    trained, judged = (
+        {chosen.study.texts[row] for row in rows} for rows in (chosen.training.rows, chosen.training.dev_rows)
+    )
+    assert not trained & judged
+    assert len(trained) > 100
+
+
 def _unlabelled_test(folder: Path) -> int:
     run_folder = RunFolder(folder)
     folds, labels = run_folder.read("folds"), run_folder.read("final_labels")
@@ -363,6 +389,29 @@ def test_labels_of_one_annotator_need_not_be_an_arm_of_the_experiment(
     assert made.facts["arm"] == "single:llm1"
     assert set(made.facts["data"]["label_sources"]) == {"vote"}
     assert "the labels of llm1 alone" in card_of(made.folder)[1]
+
+
+def test_a_larger_arm_that_is_not_compared_takes_the_steps_of_the_experiment(
+    compared: SimpleNamespace, tmp_path: Path
+) -> None:
+    planned = compared.facts["training"]["planned_steps"]
+    made = train_model(compared.file, compared.folder.path, to=tmp_path / "model", labels="gold")
+    assert made.facts["data"]["train_rows"] > compared.facts["data"]["train_rows"]
+    assert made.facts["training"]["planned_steps"] == planned
+
+
+def test_an_interrupted_training_on_a_panel_leaves_the_comparison_current(
+    compared: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compared.folder.record()
+
+    def interrupted(*given: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("consenso.steps.finetune.make_labels", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(compared.file, compared.folder.path, to=tmp_path / "model", labels="panel:2")
+    assert compared.folder.record() == before
 
 
 def test_gold_labels_make_a_card_that_speaks_of_people(labelled: tuple[Path, Path], tmp_path: Path) -> None:
@@ -457,7 +506,7 @@ def test_a_collapsed_training_is_refused_and_nothing_is_written(
 def test_a_killed_training_goes_on_from_its_checkpoint(
     labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consenso.final_model.making.Checkpoint", lambda path, minutes: Checkpoint(path, 0))
+    monkeypatch.setattr(unsaved, "Checkpoint", lambda path, minutes: Checkpoint(path, 0))
     seen: list[int] = []
 
     def watch(event: dict[str, Any]) -> None:
@@ -475,7 +524,86 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     assert 9 not in seen[2:]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "again")]
     assert weights[0] == weights[1]
-    assert not list((labelled[1] / "pieces").rglob("*.pt"))
+    assert not list((labelled[1] / "pieces" / "unfinished").iterdir())
+
+
+def test_a_seed_that_ended_is_not_trained_again_before_the_model_is_saved(
+    labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_model(*labelled, to=tmp_path / "whole", seeds_tried=3).facts
+    real, seeds = encoder.train_model, []
+
+    def counted(training: Any, *given: Any, **options: Any) -> Any:
+        seeds.append(training.seed)
+        return real(training, *given, **options)
+
+    def full(*given: Any, **options: Any) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "save_classifier", full)
+        patched.setattr(encoder, "train_model", counted)
+        with pytest.raises(StorageError):
+            train_model(*labelled, to=tmp_path / "model", seeds_tried=2)
+        left = sorted(path.name.partition(".")[2] for path in (labelled[1] / "pieces" / "unfinished").iterdir())
+        assert left == ["model.pt", "parquet", "parquet"], "two outcomes, and the weights of the better one"
+    monkeypatch.setattr(encoder, "train_model", counted)
+    facts = train_model(*labelled, to=tmp_path / "model", seeds_tried=3).facts
+    assert seeds == [1, 2, 3]
+    assert facts["seeds_tried"] == whole["seeds_tried"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "whole")]
+    assert weights[0] == weights[1]
+    assert facts["training"]["seconds"] > 0
+    assert not list((labelled[1] / "pieces" / "unfinished").iterdir())
+
+
+def test_damaged_weights_of_an_unsaved_model_cost_a_training_and_no_number(
+    labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "save_classifier", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_model(*labelled, to=tmp_path / "model")
+    (weights,) = (labelled[1] / "pieces" / "unfinished").glob("*.model.pt")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    found = [train_model(*labelled, to=tmp_path / name).facts["temperature"] for name in ("model", "again")]
+    assert found[0] == found[1]
+
+
+def test_the_card_claims_to_be_a_training_of_the_comparison_only_if_it_came_out_alike(
+    compared: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = encoder.train_model
+
+    def otherwise(*given: Any, **options: Any) -> Any:
+        outcome, model = real(*given, **options)
+        return dataclasses.replace(outcome, probabilities=outcome.probabilities * 0.999 + 0.001 / 3), model
+
+    monkeypatch.setattr(encoder, "train_model", otherwise)
+    made = train_model(compared.file, compared.folder.path, to=tmp_path / "model")
+    assert made.facts["comparison"]["same_training"] is None
+    assert "This model is the training under seed" not in card_of(made.folder)[1]
+    assert "This model is the training under seed 1" in card_of(compared.model)[1]
+
+
+# the learning rate
+
+
+def test_a_rate_that_is_asked_for_wins_and_an_untried_list_is_refused(tmp_path: Path, tiny: str, say: Any) -> None:
+    file = write_experiment(tmp_path, finetune=finetune(tiny) + "\nlearning_rates = [0.002, 0.003]")
+    with pytest.raises(ConfigError, match=r"which of 0\.002, 0\.003 is the best .* not known yet; `consenso run`"):
+        train_model(file, tmp_path / "run", to=tmp_path / "model")
+    run(file, tmp_path / "run", until="compare")
+    chosen = RunFolder(tmp_path / "run").record()["learning_rates"]["encoder"]["chosen"]
+    facts = train_model(file, tmp_path / "run", to=tmp_path / "model").facts
+    assert facts["recipe"]["learning_rate"] == chosen
+    for change, rate in (("recipe.learning_rate=0.0015", 0.0015), ("recipe.learning_rate=0.002", 0.002)):
+        done = say("train", file, "--out", tmp_path / "run", "--to", tmp_path / "other", "--set", f"finetune.{change}",
+                   "--force", "--json")  # fmt: skip
+        assert json.loads(done.out)["recipe"]["learning_rate"] == rate
+    other, base = read_experiment(file, ["finetune.learning_rates=[0.0005, 0.0006]"])
+    with pytest.raises(ConfigError, match="not known yet"):
+        train_model(other, tmp_path / "run", to=tmp_path / "third", base=base)
 
 
 @pytest.mark.parametrize(
@@ -615,13 +743,29 @@ def test_nothing_is_pushed_unless_asked(labelled: tuple[Path, Path], tmp_path: P
     assert (made.address, hub.asked) == (None, [])
 
 
+def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    aside = tmp_path / ".model.replaced"
+    aside.mkdir()
+    for name in ("consenso.json", "notes.txt"):
+        (aside / name).write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not empty"):
+        saving.check_target(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["consenso.json", "notes.txt"]
+    assert not aside.exists()
+
+
 def test_a_model_that_is_replaced_leaves_the_users_files(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for place, content in ((old, "1"), (new, "2")):
         place.mkdir()
         (place / "model.safetensors").write_text(content, encoding="utf-8")
     (old / ".git").mkdir()
+    (old / "onnx").mkdir()
+    (old / "onnx" / "model.onnx").write_text("1", encoding="utf-8")
+    (old / "mine").mkdir()
+    (old / "mine" / "README.md").write_text("mine", encoding="utf-8")
     (old / "my_notes.txt").write_text("mine", encoding="utf-8")
     saving._replace(old, new, tmp_path / "away")
-    assert sorted(path.name for path in old.iterdir()) == [".git", "model.safetensors", "my_notes.txt"]
+    assert sorted(path.name for path in old.iterdir()) == [".git", "mine", "model.safetensors", "my_notes.txt"]
+    assert (old / "mine" / "README.md").is_file()
     assert (old / "model.safetensors").read_text(encoding="utf-8") == "2"

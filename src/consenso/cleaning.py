@@ -15,6 +15,7 @@ from typing import Any
 
 from consenso.errors import ConfigError
 from consenso.finetune.saving import MODEL_FILES
+from consenso.multiverse import KEY_DIGITS, TRAININGS
 from consenso.store import RunFolder, half_written
 
 KINDS = {
@@ -110,21 +111,23 @@ def remove(found: Sequence[Found]) -> list[Found]:
 
 def _in_run(folder: RunFolder) -> Iterator[Found]:
     path, (keys, made) = folder.path, _in_use(folder)
+    of_multiverse = set(folder.record().get(TRAININGS) or ())
     for piece in _each(folder, "pieces", (path / "pieces" / "trainings").glob("*.parquet")):
-        is_used = piece.path.stem in keys or piece.used >= made
+        key = piece.path.stem
+        is_used = key in keys or key[:KEY_DIGITS] in of_multiverse or piece.used >= made
         yield replace(piece, what="pieces-in-use") if is_used else piece
     cached = [entry for entry in (path / "cache").glob("*") if not entry.name.startswith(".")]
     prepared = [entry for entry in cached if entry.name.startswith("prepared-")]  # of a run's worker processes
     yield from _each(folder, "cache", (entry for entry in cached if entry not in prepared))
     parts = [entry for entry in path.glob("**/.*.parts") if _is_left(entry)]
-    yield from _each(folder, "unfinished", [*(path / "pieces" / "unfinished").glob("*.pt"), *parts])
+    yield from _each(folder, "unfinished", [*(path / "pieces" / "unfinished").glob("*.p*t"), *parts])
     yield from _each(folder, "leftovers", [*prepared, *half_written(path)])
 
 
 def _in_use(folder: RunFolder) -> tuple[set[str], float]:
     """The keys of the trainings behind the tables, and when the table trainings was written.
 
-    What is newer than the table belongs to a run that was cut off, or to the multiverse: it may be needed.
+    What is newer than the table belongs to a run that was cut off: it may be needed.
     """
     table = folder.table_path("trainings")
     if not table.exists():

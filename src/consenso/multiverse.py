@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DECLARED = "as declared"
 """The name of the votes that the experiment itself uses."""
+TRAININGS = "multiverse_trainings"
+"""The entry of run.json: the first KEY_DIGITS digits of the keys of the trainings behind the table."""
+KEY_DIGITS = 16
 DECISIVE = ("BETTER", "WORSE", "EQUIVALENT", "NON-INFERIOR")
 
 

@@ -44,6 +44,8 @@ def train(
         raise ConfigError(
             f"--student: train makes a fine-tuned encoder and nothing else; found {student!r}, leave it out"
         )
+    if any(change.startswith("finetune.recipe.learning_rate=") for change in changes):
+        changes = (*changes, "finetune.learning_rates=[]")  # who names a rate has chosen
     read, base = read_experiment(experiment, changes)
     if "encoder" not in read.finetune.students:
         compared = ", ".join(read.finetune.students)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.data import find_leaks
 from consenso.data.splitting import DEV, pick, words
-from consenso.errors import ConfigError, DataError, nearest
-from consenso.finetune import ARMS, StudySettings, known_arm, needs_of
+from consenso.errors import ConfigError, ConsensoError, DataError, nearest
+from consenso.finetune import ARMS, FinetuneSettings, Recipe, StudySettings, known_arm, needs_of
 from consenso.finetune.expanding import expand_arms
-from consenso.finetune.study import Study, make_study
+from consenso.finetune.study import Study, arm_sizes, make_study
 from consenso.finetune.training import Training
 from consenso.preconditions import need_gold
-from consenso.steps.finetune import arms_of, labels_to_train_on, recipe_of, votes_and_panels
+from consenso.steps.finetune import arms_of, labels_to_train_on, recipe_of, tried_rates, votes_and_panels
 from consenso.steps.running import Run
+from consenso.store import RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +57,34 @@ def check_labels(labels: str) -> None:
 def settings_of(this: Run) -> StudySettings:
     """Return the settings under which the experiment trains (or would train) an encoder, on the texts themselves."""
     choice = this.experiment.finetune.for_student(STUDENT)
-    recipe = recipe_of(this.folder, STUDENT, choice)
+    recipe = _with_rate(this, choice)
     return choice.model_copy(update={"students": (STUDENT,), "resample": False, "recipe": recipe})
+
+
+def _with_rate(this: Run, choice: StudySettings) -> Recipe:
+    """The recipe with the rate that the run chose among learning_rates; one that differs from the run's own was asked for."""
+    settings = compared_settings(this.folder)
+    ran = None if settings is None else settings.for_student(STUDENT)
+    if not choice.probes(STUDENT) or (ran is not None and ran.recipe.learning_rate != choice.recipe.learning_rate):
+        return choice.recipe
+    if set(choice.learning_rates) != tried_rates(this.folder, STUDENT):
+        listed, own = ", ".join(f"{rate:g}" for rate in choice.learning_rates), choice.recipe.learning_rate
+        raise ConfigError(
+            f"finetune.learning_rates: which of {listed} is the best for the encoder is not known yet; `consenso run` finds out, or "
+            f"train at the recipe's own rate ({own:g}) with --set finetune.learning_rates=[]"
+        )
+    return recipe_of(this.folder, STUDENT, choice)
+
+
+def compared_settings(folder: RunFolder) -> FinetuneSettings | None:
+    """Return the settings under which the run's trainings were done; None where its record has none that can be read."""
+    settings = (folder.record().get("settings") or {}).get("finetune")
+    if not settings or "finetune" not in folder.record().get("stages", {}):
+        return None
+    try:
+        return FinetuneSettings.read(settings, str(folder.path / "run.json"))
+    except ConsensoError:  # another release wrote it
+        return None
 
 
 def choose(this: Run, labels: str, seed: int, *, all_texts: bool = False) -> Chosen:
@@ -69,18 +96,20 @@ def choose(this: Run, labels: str, seed: int, *, all_texts: bool = False) -> Cho
     where they give no two classes to train on or no dev text.
     """
     texts, final = this.folder.read("texts"), labels_to_train_on(this.folder)
-    settings, parts = settings_of(this), _parts(this, texts, final, labels, all_texts)
-    listed = () if all_texts or not _compared(parts, texts, final, settings) else settings.arms
-    settings = settings.model_copy(update={"arms": tuple(dict.fromkeys((*listed, labels)))})
+    asked, parts = settings_of(this), _parts(this, texts, final, labels, all_texts)
+    listed = () if all_texts or not _compared(parts, texts, final, asked) else asked.arms
+    settings = asked.model_copy(update={"arms": tuple(dict.fromkeys((*listed, labels)))})
     made_of: dict[str, Any] = {"texts": texts, "folds": parts.folds, "labels": final, **_votes(this, settings, texts)}
     arm = _one_arm(labels, made_of, settings)
     only = None if listed else [arm]
     arms = arms_of(STUDENT, settings, this.schema, **made_of, seeds=[seed], only=only)
+    own = arms if not listed or labels in listed else arms_of(STUDENT, asked, this.schema, **made_of, seeds=[seed])
     used = texts.loc[texts["text_id"].isin(parts.folds["text_id"]), ["text_id", "text"]]
     tested = bool(parts.folds["part"].eq("test").any())
     study = make_study(
-        arms, used, parts.folds, student=STUDENT, recipe=settings.recipe, schema=this.schema, tested=tested
-    )
+        arms, used, parts.folds, student=STUDENT, recipe=settings.recipe, schema=this.schema, tested=tested,
+        budget=arm_sizes(own) if listed else None,
+    )  # fmt: skip
     training = next(run.training for run in study.runs if run.arm == arm)
     rows = arms[arms["arm"] == arm]
     return Chosen(arm, study, training, rows, parts.drawn_dev)
@@ -94,12 +123,11 @@ class _Parts:
 
 
 def _parts(this: Run, texts: pd.DataFrame, labels: pd.DataFrame, arm: str, all_texts: bool) -> _Parts:
-    folds, leaks = this.folder.read("folds"), this.folder.read("leaks")
-    first = folds["fold"].min()
-    folds, leaks = folds[folds["fold"] == first], leaks[leaks["fold"] == first]
+    folds = this.folder.read("folds")
+    folds = folds[folds["fold"] == folds["fold"].min()]
     drawn = not folds["part"].eq("dev").any()
     if all_texts:
-        folds = _widened(folds, texts, leaks)
+        folds = _widened(this, folds, texts)
     if drawn:
         label = (
             texts["gold"] if needs_of([arm]) == {"gold"} else texts["text_id"].map(labels.set_index("text_id")["label"])
@@ -108,12 +136,13 @@ def _parts(this: Run, texts: pd.DataFrame, labels: pd.DataFrame, arm: str, all_t
     return _Parts(folds, drawn)
 
 
-def _widened(folds: pd.DataFrame, texts: pd.DataFrame, leaks: pd.DataFrame) -> pd.DataFrame:
-    """Every text trains that is no dev text and repeats none."""
+def _widened(this: Run, folds: pd.DataFrame, texts: pd.DataFrame) -> pd.DataFrame:
+    """Every text trains that is no dev text and repeats none: also texts that the data stage compared with none."""
     dev = set(folds.loc[folds["part"] == "dev", "text_id"])
-    repeats = set(leaks.loc[leaks["other_part"] == "dev", "text_id"])
-    kept = texts.loc[~texts["text_id"].isin(repeats), ["text_id"]]
-    return kept.assign(fold=folds["fold"].iloc[0], part=kept["text_id"].isin(dev).map({True: "dev", False: "train"}))
+    wide = texts[["text_id"]].assign(fold=folds["fold"].iloc[0])
+    wide["part"] = wide["text_id"].isin(dev).map({True: "dev", False: "train"})
+    leaks = find_leaks(texts, wide, level=this.experiment.data.leakage)
+    return wide[~wide["text_id"].isin(leaks["text_id"])]
 
 
 def _with_dev(this: Run, folds: pd.DataFrame, texts: pd.DataFrame, labelled: pd.DataFrame) -> pd.DataFrame:
@@ -141,12 +170,9 @@ def _compared(parts: _Parts, texts: pd.DataFrame, labels: pd.DataFrame, settings
 
 
 def _votes(this: Run, settings: StudySettings, texts: pd.DataFrame) -> dict[str, Any]:
-    """Votes and panels for these arms; what the record says of the panels of the comparison stays."""
-    noted = this.folder.record().get("panel_arms")
-    found = votes_and_panels(replace(this, experiment=this.experiment.model_copy(update={"finetune": settings})), texts)
-    if this.folder.record().get("panel_arms") != noted:
-        this.folder.note("panel_arms", noted)
-    return found
+    """Votes and panels for these arms; the record goes on saying which panels the comparison had."""
+    asked = this.experiment.model_copy(update={"finetune": settings})
+    return votes_and_panels(replace(this, experiment=asked), texts, note=False)
 
 
 def _one_arm(labels: str, made_of: dict[str, Any], settings: StudySettings) -> str:

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,16 @@ from consenso import encoders
 from consenso.errors import ConfigError, TrainingError
 from consenso.experiment import run
 from consenso.experiment_file import Experiment, read_experiment
-from consenso.final_model.choosing import Chosen, check_labels, choose, settings_of
+from consenso.final_model.choosing import Chosen, check_labels, choose, compared_settings, settings_of
 from consenso.final_model.pushing import check_push, push_model
-from consenso.final_model.scoring import compared_settings, how_sure, in_comparison, on_test_texts
+from consenso.final_model.scoring import how_sure, in_comparison, on_test_texts
+from consenso.final_model.unsaved import Unsaved
 from consenso.finetune import Recipe
-from consenso.finetune.checkpoint import Checkpoint
-from consenso.finetune.metrics import cross_entropy, softmax
+from consenso.finetune.metrics import cross_entropy, dev_scores, softmax
 from consenso.finetune.pool import one_thread
 from consenso.finetune.ranks import Ranks, find_ranks
 from consenso.finetune.saving import check_target, fold_temperature, logits_of, save_classifier
+from consenso.finetune.settings import LARGEST_SEED
 from consenso.finetune.students import encoder
 from consenso.finetune.training import Outcome, Prepared
 from consenso.report.model_card import model_card
@@ -115,6 +116,7 @@ def train_model(
             card=card,
             force=force,
         )
+        Unsaved(place).remove(best.keys)
     logger.info("train: %s, %s", target, facts["arm"])
     return Trained(target, facts, push_model(target, push_to_hub, private=private) if push_to_hub else None)
 
@@ -124,8 +126,11 @@ def _check(arm: str, target: Path, *, force: bool, **numbers: int) -> None:
     check_labels(arm)
     check_target(target, force=force)
     for name, value in numbers.items():
+        option = f"--{name.replace('_', '-')}"
         if value < (least := 0 if name == "seed" else 1):
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}; found {value}")
+            raise ConfigError(f"{option} must be at least {least}; found {value}")
+        if value > LARGEST_SEED:
+            raise ConfigError(f"{option} must be at most {LARGEST_SEED}; found {value}")
     for needed in (encoders.import_torch, encoders.import_transformers):
         needed()
 
@@ -154,50 +159,93 @@ class _Best:
     prepared: Prepared
     tried: list[dict[str, Any]]
     """One row per seed: seed, status, dev_macro_f1."""
-    seconds: float
+    keys: list[str]
+    """Of all trainings that were tried."""
+    is_alone: bool
+    """Whether one process trained it."""
 
 
 def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int, ranks: Ranks) -> _Best:
-    """Train each candidate and keep the healthy one with the best dev macro-F1, the first if equal."""
-    best: _Best | None = None
-    tried: list[dict[str, Any]] = []
-    prepared: Prepared | None = None
+    """Train each candidate and keep the healthy one with the best dev macro-F1, the first if equal.
+
+    What ended stays in the run folder until the model is saved: a kill or a full disk repeats no training.
+    """
+    unsaved, prepared, model = Unsaved(this.folder), None, None
+    found: list[tuple[Chosen, Outcome]] = []
     this.progress({"stage": "train", "event": "start"})
     started = time.monotonic()
     for candidate in candidates:
         chosen = candidate()
-        with _named_memory(chosen.study.recipe), one_thread() if threads == 1 else encoders.torch_threads(threads):
+        with _on(chosen, threads):
             prepared = prepared or encoder.prepare(chosen.study.texts, chosen.study.recipe)
-            outcome, model = _trained(this, chosen, prepared, ranks)
-        score = outcome.facts["dev_macro_f1"]
-        tried.append(
-            {"seed": chosen.training.seed, "status": outcome.status, "dev_macro_f1": score, "reason": outcome.reason}
-        )
-        if outcome.status == "ok" and (best is None or score > best.outcome.facts["dev_macro_f1"]):
-            best = _Best(chosen, outcome, model, prepared, tried, time.monotonic() - started)
-    this.progress({"stage": "train", "event": "end", "seconds": time.monotonic() - started})
+            if (outcome := unsaved.outcome(chosen.training.key)) is None:
+                outcome, trained = _trained(this, chosen, prepared, ranks)
+                beaten = _best_of(found)
+                found.append((chosen, outcome))
+                is_best = _best_of(found) is found[-1]
+                if is_best:
+                    model = trained
+                _keep(this, chosen, outcome, trained if is_best else None, ranks, beaten=beaten if is_best else None)
+            else:
+                found.append((chosen, outcome))
+                model = None if _best_of(found) is found[-1] else model
+    best = _best_of(found)
+    tried = [
+        {"seed": chosen.training.seed, "status": one.status, "dev_macro_f1": one.facts["dev_macro_f1"], "reason": one.reason}
+        for chosen, one in found
+    ]  # fmt: skip
+    keys = [chosen.training.key for chosen, _ in found]
     if best is None:
+        unsaved.remove(keys)
         raise TrainingError(_collapsed(chosen, tried))
-    return best
+    chosen, outcome = best
+    assert prepared is not None
+    if model is None and (model := unsaved.model(chosen.training.key, chosen.study.recipe, this.schema)) is None:
+        with _on(chosen, threads):
+            outcome, model = _trained(this, chosen, prepared, ranks)
+    this.progress({"stage": "train", "event": "end", "seconds": time.monotonic() - started})
+    return _Best(chosen, outcome, model, prepared, tried, keys, ranks.size == 1)
+
+
+def _best_of(found: list[tuple[Chosen, Outcome]]) -> tuple[Chosen, Outcome] | None:
+    healthy = [one for one in found if one[1].status == "ok"]
+    return max(healthy, key=lambda one: one[1].facts["dev_macro_f1"], default=None)
+
+
+def _keep(
+    this: Run,
+    chosen: Chosen,
+    outcome: Outcome,
+    model: Any | None,
+    ranks: Ranks,
+    *,
+    beaten: tuple[Chosen, Outcome] | None,
+) -> None:
+    """Keep what ended until the model is saved, the weights of the best alone; the first process writes."""
+    unsaved, key = Unsaved(this.folder), chosen.training.key
+    if ranks.rank == 0 and unsaved.keep(key, outcome, model):
+        unsaved.checkpoint(key, this.experiment.finetune.checkpoint_minutes).remove()
+        if beaten is not None:
+            unsaved.drop_weights(beaten[0].training.key)
+    ranks.wait()
 
 
 def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tuple[Outcome, Any]:
-    """Train once; a kill costs at most the minutes between two checkpoints."""
+    """Train once; a kill costs at most the minutes between two checkpoints. Facts say the seconds, those before a kill too."""
     training, started = chosen.training, time.monotonic()
-    place, minutes = this.folder.path / "pieces" / "unfinished", this.experiment.finetune.checkpoint_minutes
-    checkpoint = Checkpoint(place / f"final-{training.key}.pt", minutes=minutes)
+    checkpoint = Unsaved(this.folder).checkpoint(training.key, this.experiment.finetune.checkpoint_minutes)
 
     def say(point: dict[str, Any]) -> None:
         seen = {"done": point["step"], "total": training.steps, "dev_macro_f1": point["dev_macro_f1"]}
         said = {"stage": "train", "event": "advance", "step": "steps", "student": f"{chosen.arm}, seed {training.seed}"}
         this.progress({**said, **seen, "seconds": time.monotonic() - started})
 
-    found = encoder.train_model(
+    outcome, model = encoder.train_model(
         training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say, ranks=ranks
     )
     ranks.wait()
-    checkpoint.remove()
-    return found
+    seconds = time.monotonic() - started + checkpoint.earlier
+    return replace(outcome, facts={**outcome.facts, "seconds": seconds}), model
 
 
 def _collapsed(chosen: Chosen, tried: list[dict[str, Any]]) -> str:
@@ -207,6 +255,13 @@ def _collapsed(chosen: Chosen, tried: list[dict[str, Any]]) -> str:
         f"training on {chosen.arm!r} collapsed ({said}); nothing was written. Lower the learning rate "
         f"(--set finetune.recipe.learning_rate=…, now {rate:g}), or try another --seed"
     )
+
+
+@contextlib.contextmanager
+def _on(chosen: Chosen, threads: int) -> Iterator[None]:
+    """So many threads, and one line where memory runs out."""
+    with _named_memory(chosen.study.recipe), one_thread() if threads == 1 else encoders.torch_threads(threads):
+        yield
 
 
 @contextlib.contextmanager
@@ -227,7 +282,7 @@ def _facts(
     chosen, outcome = best.chosen, best.outcome
     training, recipe = chosen.training, chosen.study.recipe
     max_length = min(recipe.max_length, encoders.load_tokenizer(recipe.encoder).model_max_length)
-    seen = environment()
+    seen, on_dev = environment(), dev_scores(training.dev_codes, _on_dev(best, asked), training.dev_targets)
     facts = {
         "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "experiment": this.experiment.name,
@@ -243,11 +298,15 @@ def _facts(
         "seeds_tried": best.tried,
         "recipe": recipe.model_dump(mode="json", exclude={"c_grid", "encoder"}),
         "training": {name: outcome.facts.get(name) for name in ("steps", "best_step", "train_loss", "real_tokens")}
-        | {"planned_steps": training.steps, "seconds": round(best.seconds, 1), "device": encoders.best_device()},
+        | {
+            "planned_steps": training.steps,
+            "seconds": round(outcome.facts["seconds"], 1),
+            "device": encoders.best_device(),
+        },
         "data": _data(this, best, max_length, all_texts=all_texts),
-        "dev": {name.removeprefix("dev_"): outcome.facts[name] for name in ("dev_macro_f1", "dev_accuracy", "dev_loss")}
+        "dev": {name.removeprefix("dev_"): value for name, value in on_dev.items()}
         | {"sure": how_sure(scale(_on_dev(best, asked), temperature["value"]), training.dev_codes)},
-        "comparison": in_comparison(this, chosen),
+        "comparison": in_comparison(this, chosen, outcome if best.is_alone else None),
         "test": None if all_texts else on_test_texts(this, chosen, asked, temperature["value"]),
         "versions": {"python": seen["python"], **seen["versions"]},
     }

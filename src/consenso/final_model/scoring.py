@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from consenso.compare.calibration import measure_calibration
 from consenso.compare.standing import arm_standing, texts_standing
-from consenso.errors import ConsensoError
-from consenso.final_model.choosing import STUDENT, Chosen
-from consenso.finetune import FinetuneSettings, Recipe
+from consenso.final_model.choosing import STUDENT, Chosen, compared_settings
+from consenso.finetune import Recipe
+from consenso.finetune.pieces import read_piece
+from consenso.finetune.training import Outcome
 from consenso.intervals import wilson
 from consenso.labels import LabelSchema
 from consenso.steps.finetune import recipe_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """How sure a classifier may be asked to be before its answer is used."""
+ALIKE = 1e-4
+"""How far a probability may lie from that of the same training in the comparison."""
 _PREDICTED = ["student", "arm", "fold", "seed", "attempt", "part", "text_id", "predicted"]
 
 
@@ -30,23 +33,13 @@ def is_compared(folder: RunFolder) -> bool:
     return "compare" in stages and not stages["compare"].get("stale") and folder.has("comparison")
 
 
-def compared_settings(folder: RunFolder) -> FinetuneSettings | None:
-    """Return the settings under which the run's trainings were done; None where its record has none that can be read."""
-    settings = (folder.record().get("settings") or {}).get("finetune")
-    if not settings or "finetune" not in folder.record().get("stages", {}):
-        return None
-    try:
-        return FinetuneSettings.read(settings, str(folder.path / "run.json"))
-    except ConsensoError:  # another release wrote it
-        return None
-
-
-def in_comparison(this: Run, chosen: Chosen) -> dict[str, Any] | None:
+def in_comparison(this: Run, chosen: Chosen, outcome: Outcome | None) -> dict[str, Any] | None:
     """Return how an encoder trained on these labels scored in the comparison; None where none was, or it is out of date.
 
     Keys: metrics (name → value, low, high, S, n, k; the interval is over S seeds and n test
-    texts, or over k folds), runs, collapsed,
-    same_recipe, same_training (the seed of the run that is this very training, or None).
+    test texts, or over k folds), runs, collapsed,
+    same_recipe, same_training (the seed of the run that is this very training, or None: what came out, `outcome`, must be
+    what the run folder holds; several processes, another device or processor may give another model).
     """
     folder, settings = this.folder, this.experiment.compare
     if not is_compared(folder):
@@ -67,8 +60,17 @@ def in_comparison(this: Run, chosen: Chosen) -> dict[str, Any] | None:
     return {
         "metrics": metrics, "primary_metric": settings.metric, "runs": len(mine),
         "collapsed": int(mine["status"].ne("ok").sum()), "same_recipe": _recipe_of(folder) == chosen.study.recipe,
-        "same_training": int(same.iloc[0]) if len(same) else None,
+        "same_training": int(same.iloc[0]) if len(same) and _came_out_alike(folder, chosen, outcome) else None,
     }  # fmt: skip
+
+
+def _came_out_alike(folder: RunFolder, chosen: Chosen, outcome: Outcome | None) -> bool:
+    import numpy as np
+
+    stored = read_piece(folder.piece_path("trainings", chosen.training.key))
+    if stored is None or outcome is None or stored.probabilities is None or outcome.probabilities is None:
+        return False
+    return bool(np.allclose(stored.probabilities, outcome.probabilities, rtol=0, atol=ALIKE))
 
 
 def _metrics(this: Run) -> list[str]:

@@ -42,8 +42,11 @@ MODEL_FILES = (
 def check_target(path: Path, *, force: bool = False) -> None:
     """Raise `ConfigError` unless a model may be written to this path: nothing there, an empty folder, or `force`.
 
-    With `force` too only a folder that `save_classifier` wrote (consenso.json) is replaced.
+    With `force` too only a folder that `save_classifier` wrote (consenso.json) is replaced. A model that a killed process
+    had moved aside to replace it is moved back.
     """
+    if not path.exists() and (old := _aside(path, "replaced")).is_dir():
+        old.rename(path)
     if not path.exists():
         _check_parent(path)
         return
@@ -114,7 +117,7 @@ def _write_folder(to: Path, write: Callable[[Path], None], *, force: bool) -> No
     import transformers
 
     to = to.resolve()
-    unfinished, old = (to.parent / f".{to.name}.{word}" for word in ("unfinished", "replaced"))
+    unfinished, old = _aside(to, "unfinished"), _aside(to, "replaced")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with _removed(unfinished), encoders.quiet_transformers(transformers):
@@ -128,6 +131,12 @@ def _write_folder(to: Path, write: Callable[[Path], None], *, force: bool) -> No
         raise StorageError(
             f"cannot write {to}: {error.strerror or error}; the model was not saved, make room or name another folder and run again"
         ) from error
+
+
+def _aside(to: Path, word: str) -> Path:
+    """Where a folder stands while it is written, or while another one takes its place."""
+    to = to.resolve()
+    return to.parent / f".{to.name}.{word}"
 
 
 def _replace(to: Path, new: Path, old: Path) -> None:
@@ -147,7 +156,8 @@ def _replace(to: Path, new: Path, old: Path) -> None:
 def _keep_others(old: Path, new: Path) -> None:
     """Copy what the user put beside a model into the folder that takes its place."""
     for entry in old.iterdir():
-        if any(entry.match(pattern) for pattern in MODEL_FILES) or (new / entry.name).exists():
+        is_ours = entry.name == "onnx" or any(entry.match(pattern) for pattern in MODEL_FILES)
+        if is_ours or (new / entry.name).exists():
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, new / entry.name, symlinks=True)

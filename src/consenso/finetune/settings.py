@@ -19,6 +19,7 @@ from consenso.settings import Settings
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 Seeds = Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)]
+LARGEST_SEED = 2**31 - 1
 DECLARED_ONLY = {"steps": "equal", "patience": 0}
 """Keys of the recipe that only a variant may change, and what they are otherwise."""
 
@@ -44,8 +45,8 @@ class _Choice(Settings):
     @field_validator("seeds", check_fields=False)
     @classmethod
     def _distinct_seeds(cls, seeds: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
-        if isinstance(seeds, tuple) and (len(set(seeds)) < len(seeds) or min(seeds) < 0):
-            raise ValueError("seeds must be distinct and not negative")
+        if isinstance(seeds, tuple) and (len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > LARGEST_SEED):
+            raise ValueError(f"seeds must be distinct, and 0 to {LARGEST_SEED}; found {list(seeds)}")
         return seeds
 
 

@@ -7,10 +7,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consenso import encoders
 from consenso.errors import ConsensoError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNLIMITED = 100_000
 """A tokenizer that names a longer limit names none."""
@@ -40,6 +43,10 @@ class Classifier:
         """Return each text's token ids, cut at `max_length`; lone surrogates are read as question marks."""
         readable = [text.encode("utf-8", "replace").decode() for text in texts]
         return encoders.tokenize(self.tokenizer, readable, self.max_length)
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return token ids and mask (int64), padded to the longest on the tokenizer's side."""
+        return encoders.pad(ids, self.tokenizer.pad_token_id, self.tokenizer.padding_side == "left")
 
 
 def open_classifier(name: str | Path, max_length: int | None = None) -> Classifier:

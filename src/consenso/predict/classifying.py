@@ -89,7 +89,7 @@ class Classification:
         return found
 
     def _logits(self, ids: list[list[int]]) -> np.ndarray:
-        tokens, mask = encoders.pad(ids, self.classifier.tokenizer.pad_token_id)
+        tokens, mask = self.classifier.pad(ids)
         forward = self.free.get()
         todo = f"lower --batch-tokens (now {self.budget}), then --max-length (now {self.classifier.max_length})"
         try:

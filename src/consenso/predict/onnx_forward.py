@@ -76,7 +76,7 @@ def _export(classifier: Classifier, path: Path) -> None:
 
 
 def _probe(classifier: Classifier) -> tuple[np.ndarray, np.ndarray]:
-    return encoders.pad(classifier.tokenize(PROBES), classifier.tokenizer.pad_token_id)
+    return classifier.pad(classifier.tokenize(PROBES))
 
 
 @contextlib.contextmanager

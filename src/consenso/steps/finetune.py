@@ -96,6 +96,12 @@ def recipe_of(folder: RunFolder, student: str, choice: StudySettings) -> Recipe:
     return with_chosen_rate(choice.recipe, student, folder.record().get(NOTE))
 
 
+def tried_rates(folder: RunFolder, student: str) -> set[float]:
+    """Return the learning rates that the run tried for a student; none where it has not."""
+    found = (folder.record().get(NOTE) or {}).get(student) or {}
+    return {float(row["rate"]) for row in found.get("tried", ())}
+
+
 def compared_arms(this: Run, arms: pd.DataFrame) -> set[str]:
     """Return the arms of the reported contrasts: a collapse anywhere else decides nothing."""
     settings = this.experiment.compare
@@ -126,22 +132,27 @@ def without_gold_used(folder: RunFolder, labels: pd.DataFrame) -> pd.DataFrame:
     return labels
 
 
-def votes_and_panels(this: Run, texts: pd.DataFrame) -> dict[str, Any]:
-    """Return the arguments votes and panel_labels of `arms_of`, where arms ask for them."""
+def votes_and_panels(this: Run, texts: pd.DataFrame, *, note: bool = True) -> dict[str, Any]:
+    """Return the arguments votes and panel_labels of `arms_of`, where arms ask for them; `note`: the record says which panels."""
     settings = this.experiment.finetune
     listed = {arm for study in settings.studies() for arm in study.settings.arms}
     needs = needs_of(sorted(listed - {"full"}), settings.soft)
     if not needs & {"votes", "panel"}:
         return {}
     votes = this.folder.read("votes", VOTES)
-    return {"votes": votes, "panel_labels": _panel_labels(this, texts, votes, listed) if "panel" in needs else {}}
+    if "panel" not in needs:
+        return {"votes": votes, "panel_labels": {}}
+    panels = {arm: who for arm, who in _best_panels(this, votes).items() if is_listed(arm, sorted(listed))}
+    if note:
+        this.folder.note("panel_arms", panels)
+    return {"votes": votes, "panel_labels": _panel_labels(this, texts, votes, panels)}
 
 
-def _panel_labels(this: Run, texts: pd.DataFrame, votes: pd.DataFrame, listed: set[str]) -> dict[str, pd.DataFrame]:
+def _panel_labels(
+    this: Run, texts: pd.DataFrame, votes: pd.DataFrame, panels: Mapping[str, list[str]]
+) -> dict[str, pd.DataFrame]:
     """Arm `panel:<size>` → the labels of the sub-panel of that size which the consensus stage found best."""
-    used, panels = gold_for_consensus(this, texts), _best_panels(this, votes)
-    panels = {arm: who for arm, who in panels.items() if is_listed(arm, sorted(listed))}
-    this.folder.note("panel_arms", panels)
+    used = gold_for_consensus(this, texts)
     found = {}
     for arm, annotators in panels.items():
         chosen = votes[votes["annotator"].isin(annotators)]

@@ -17,7 +17,15 @@ from consenso.files import fingerprint_source
 from consenso.finetune import StudySettings, run_arms
 from consenso.finetune.study import arm_sizes
 from consenso.finetune.tracking import Tracking
-from consenso.multiverse import DECLARED, MultiverseSettings, Specification, specifications, summarise
+from consenso.multiverse import (
+    DECLARED,
+    KEY_DIGITS,
+    TRAININGS,
+    MultiverseSettings,
+    Specification,
+    specifications,
+    summarise,
+)
 from consenso.steps.consensus import gold_for_consensus, make_labels
 from consenso.steps.finetune import VOTES, arms_of, recipe_of, without_gold_used
 from consenso.steps.running import Run
@@ -39,6 +47,7 @@ def multiverse(this: Run) -> None:
 
     settings, folder = this.experiment.multiverse, this.folder
     rows: list[dict[str, Any]] = []
+    keys: set[str] = set()
     if settings is not None:
         sources = _vote_sources(this, settings)
         declared = _declared(this, settings)
@@ -47,7 +56,7 @@ def multiverse(this: Run) -> None:
             raise ConfigError(
                 f"multiverse: {len(chosen)} specifications, more than multiverse.most = {settings.most}; vary less, or raise it"
             )
-        bench = _Bench(this, settings, sources)
+        bench = _Bench(this, settings, sources, keys)
         for number, specification in enumerate(chosen):
             this.progress(
                 {
@@ -61,6 +70,7 @@ def multiverse(this: Run) -> None:
             rows.append({"specification": number, **bench.row(specification), "is_main": specification == declared})
     frame = pd.DataFrame(rows, columns=list(MULTIVERSE.columns))
     folder.write("multiverse", frame)
+    folder.note(TRAININGS, sorted(key[:KEY_DIGITS] for key in keys))
     stands = len(frame) and _main_verdict(folder) not in {INVALID, UNSTABLE_RECIPE, NO_VERDICT, ""}
     folder.note("multiverse", summarise(frame, this.experiment.compare.margin) if stands else "")
 
@@ -190,6 +200,8 @@ class _Bench:
     this: Run
     settings: MultiverseSettings
     sources: dict[str, Callable[[], pd.DataFrame]]
+    keys: set[str]
+    """Of the trainings behind the rows; they are added."""
     labels: dict[Specification, pd.DataFrame] = field(default_factory=dict)
     tracking: Tracking = field(init=False)
     _at_hand: tuple[str, Any] = ("", None)
@@ -224,6 +236,7 @@ class _Bench:
             checkpoint_minutes=choice.checkpoint_minutes,
             budget=self._budget(specification.student), report_to=self.tracking,
         )  # fmt: skip
+        self.keys |= set(results.trainings["key"].dropna())
         found = compare_arms(
             results.predictions, texts.set_index("text_id")["gold"], trainings=results.trainings, schema=schema,
             metric=experiment.compare.metric, margin=experiment.compare.margin, alpha=experiment.compare.alpha,
