@@ -165,69 +165,71 @@ class _Best:
     """Whether one process trained it."""
 
 
+@dataclass(eq=False)
+class _Tried:
+    """A training that ended."""
+
+    chosen: Chosen
+    outcome: Outcome
+    model: Any = None
+    """None where it was not the best, or an earlier process trained it."""
+
+
 def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int, ranks: Ranks) -> _Best:
     """Train each candidate and keep the healthy one with the best dev macro-F1, the first if equal.
 
     What ended stays in the run folder until the model is saved: a kill or a full disk repeats no training.
     """
-    unsaved, prepared, model = Unsaved(this.folder), None, None
-    found: list[tuple[Chosen, Outcome]] = []
+    found: list[_Tried] = []
+    prepared: Prepared | None = None
     this.progress({"stage": "train", "event": "start"})
     started = time.monotonic()
     for candidate in candidates:
         chosen = candidate()
         with _on(chosen, threads):
             prepared = prepared or encoder.prepare(chosen.study.texts, chosen.study.recipe)
-            if (outcome := unsaved.outcome(chosen.training.key)) is None:
-                outcome, trained = _trained(this, chosen, prepared, ranks)
-                beaten = _best_of(found)
-                found.append((chosen, outcome))
-                is_best = _best_of(found) is found[-1]
-                if is_best:
-                    model = trained
-                _keep(this, chosen, outcome, trained if is_best else None, ranks, beaten=beaten if is_best else None)
-            else:
-                found.append((chosen, outcome))
-                model = None if _best_of(found) is found[-1] else model
-    best = _best_of(found)
+            found.append(_tried(this, chosen, prepared, ranks, _best_of(found)))
+        best = _best_of(found)
+        for one in found:
+            one.model = one.model if one is best else None
     tried = [
-        {"seed": chosen.training.seed, "status": one.status, "dev_macro_f1": one.facts["dev_macro_f1"], "reason": one.reason}
-        for chosen, one in found
+        {"seed": one.chosen.training.seed, "status": one.outcome.status, "dev_macro_f1": one.outcome.facts["dev_macro_f1"],
+         "reason": one.outcome.reason}
+        for one in found
     ]  # fmt: skip
-    keys = [chosen.training.key for chosen, _ in found]
+    keys = [one.chosen.training.key for one in found]
     if best is None:
-        unsaved.remove(keys)
+        Unsaved(this.folder).remove(keys)
         raise TrainingError(_collapsed(chosen, tried))
-    chosen, outcome = best
     assert prepared is not None
-    if model is None and (model := unsaved.model(chosen.training.key, chosen.study.recipe, this.schema)) is None:
-        with _on(chosen, threads):
-            outcome, model = _trained(this, chosen, prepared, ranks)
+    with _on(best.chosen, threads):
+        if best.model is None:
+            kept = Unsaved(this.folder)
+            best.model = kept.model(best.chosen.training.key, best.chosen.study.recipe, this.schema)
+        if best.model is None:
+            best.outcome, best.model = _trained(this, best.chosen, prepared, ranks)
     this.progress({"stage": "train", "event": "end", "seconds": time.monotonic() - started})
-    return _Best(chosen, outcome, model, prepared, tried, keys, ranks.size == 1)
+    return _Best(best.chosen, best.outcome, best.model, prepared, tried, keys, ranks.size == 1)
 
 
-def _best_of(found: list[tuple[Chosen, Outcome]]) -> tuple[Chosen, Outcome] | None:
-    healthy = [one for one in found if one[1].status == "ok"]
-    return max(healthy, key=lambda one: one[1].facts["dev_macro_f1"], default=None)
+def _best_of(found: list[_Tried]) -> _Tried | None:
+    healthy = [one for one in found if one.outcome.status == "ok"]
+    return max(healthy, key=lambda one: one.outcome.facts["dev_macro_f1"], default=None)
 
 
-def _keep(
-    this: Run,
-    chosen: Chosen,
-    outcome: Outcome,
-    model: Any | None,
-    ranks: Ranks,
-    *,
-    beaten: tuple[Chosen, Outcome] | None,
-) -> None:
-    """Keep what ended until the model is saved, the weights of the best alone; the first process writes."""
+def _tried(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks, best: _Tried | None) -> _Tried:
+    """Train, unless that was done and its model not saved; keep the outcome, and the weights if they beat `best`."""
     unsaved, key = Unsaved(this.folder), chosen.training.key
-    if ranks.rank == 0 and unsaved.keep(key, outcome, model):
+    if (outcome := unsaved.outcome(key)) is not None:
+        return _Tried(chosen, outcome)
+    made = _Tried(chosen, *_trained(this, chosen, prepared, ranks))
+    is_best = _best_of([made] if best is None else [best, made]) is made
+    if ranks.rank == 0 and unsaved.keep(key, made.outcome, made.model if is_best else None):
         unsaved.checkpoint(key, this.experiment.finetune.checkpoint_minutes).remove()
-        if beaten is not None:
-            unsaved.drop_weights(beaten[0].training.key)
+        if is_best and best is not None:
+            unsaved.drop_weights(best.chosen.training.key)
     ranks.wait()
+    return made
 
 
 def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tuple[Outcome, Any]:
