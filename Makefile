@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/consenso run examples/messages/demo.toml --out runs/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,23 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from consenso import cli, store
+from consenso import cli, run, store
 from making import write_experiment, write_texts, write_votes
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment and its run, runs/small."""
+    place = tmp_path_factory.mktemp("once")
+    run(write_experiment(place), place / "runs" / "small")
+    return place
+
+
+@pytest.fixture
+def finished(once: Path, tmp_path: Path) -> Path:
+    """An experiment that ran, moved to the current folder."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "experiment.toml"
 
 
 def test_run_prints_the_verdict_and_the_report(say, tmp_path: Path) -> None:
@@ -46,7 +62,9 @@ def test_dry_run_starts_nothing(say, tmp_path: Path) -> None:
     assert said.code == 0
     assert "trainings to do" in said.out
     assert not (tmp_path / "runs/small/tables").exists()
-    say("run")
+
+
+def test_a_dry_run_counts_what_is_done(say, finished: Path) -> None:
     assert "linear: 0 trainings to do" in say("run", "--dry-run").out
 
 
@@ -84,9 +102,7 @@ def test_set_overrides_the_file(say, tmp_path: Path) -> None:
     assert json.loads(say("config", "--schema").out)["title"] == "Experiment"
 
 
-def test_export_writes_tables_and_the_earlier_files(say, tmp_path: Path) -> None:
-    write_experiment(tmp_path)
-    say("run")
+def test_export_writes_tables_and_the_earlier_files(say, finished: Path) -> None:
     assert "comparison.csv" in say("export", "runs/small").out
     earlier = say("export", "runs/small", "--earlier", "--to", "old").out
     assert {"dataset_consenso.csv", "problematic_cases.csv", "sumario_experimento.json"} <= {
@@ -204,11 +220,10 @@ def test_a_mistake_gives_one_line_and_exit_code_2(name: str, say, tmp_path: Path
         assert word in line[0]
 
 
-def test_finished_work_stays_after_a_mistake(say, tmp_path: Path) -> None:
-    path = write_experiment(tmp_path)
-    say("run")
+def test_finished_work_stays_after_a_mistake(say, finished: Path, tmp_path: Path) -> None:
     pieces = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.parquet")}
-    _replace(path, '"gold-aligned"', '"nothing"')
+    _replace(finished, '"gold-aligned"', '"nothing"')
+    assert pieces
     assert say("run").code == 2
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.parquet")} == pieces
 
@@ -257,19 +272,17 @@ def test_labels_and_agreement_need_no_gold(say, tmp_path: Path) -> None:
     assert "gold" in say("run").err
 
 
-def test_an_older_verdict_is_not_shown_as_current(say, tmp_path: Path) -> None:
-    write_experiment(tmp_path)
-    verdict = say("run").out.splitlines()[0]
+def test_an_older_verdict_is_not_shown_as_current(say, finished: Path) -> None:
+    verdict = say("status").out.splitlines()[-1]
+    assert verdict.startswith("verdict:")
     say("consensus", "--set", "consensus.method=unanimous")
     status = say("status").out
     assert "out of date" in status
     assert verdict not in status
-    assert say("run").out.splitlines()[0] == verdict
+    assert verdict in say("run").out.splitlines()
 
 
-def test_status_notices_changed_settings(say, tmp_path: Path) -> None:
-    write_experiment(tmp_path)
-    say("run")
+def test_status_notices_changed_settings(say, finished: Path) -> None:
     assert "out of date" not in say("status").out
     changed = say("status", "--set", "finetune.seeds=4").out
     assert [line.split()[0] for line in changed.splitlines() if "out of date" in line] == [
