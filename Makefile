@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: demo test slow servers guide check format clean
 
 demo: $(VENV)/.demo
-	$(BIN)/consenso run examples/messages/demo.toml --out runs/demo
+	$(BIN)/consenso run examples/messages/demo.toml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

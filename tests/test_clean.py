@@ -151,9 +151,11 @@ def test_a_prediction_that_may_be_at_work_stays(folder: Path) -> None:
         write(folder / name / "0.parquet", days=days)
         write(folder / name / "key.txt", days=days)
         write(folder / name / ".lock", days=days)
+    write(folder / ".killed.csv.parts" / "key.txt", days=5 / 1440)  # minutes ago, and nobody holds the lock
+    write(folder / ".killed.csv.parts" / ".lock", days=5 / 1440)
     write(folder / ".mine.parts" / "thesis.txt", days=1)
     with FileLock(folder / ".held.csv.parts" / ".lock"):
-        assert [one.path.name for one in found_in(folder, "unfinished")] == [".out.csv.parts"]
+        assert [one.path.name for one in found_in(folder, "unfinished")] == [".killed.csv.parts", ".out.csv.parts"]
 
 
 def test_a_dotfile_of_the_user_is_no_leftover(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from consenso import run
 from consenso.store import RunFolder
@@ -35,6 +36,7 @@ def write_world(folder, n=900):
     return frame.assign(hard=hard)
 
 
+@pytest.mark.slow
 def test_filtering_that_cleans_labels_and_harms_the_student_is_not_sold_as_help(tmp_path):
     world = write_world(tmp_path)
     outcome = run(

@@ -221,6 +221,7 @@ def test_texts_with_anything_in_them_reach_the_server(server: Server, tmp_path: 
     assert set(statuses(votes)) <= ANSWERED
 
 
+@pytest.mark.slow
 def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(server: Server, tmp_path: Path) -> None:
     count, most = 60, 4
     chosen = settings(server, {"reask": 0}, endpoint={"max_in_flight": most, "patience_s": 1})
@@ -262,6 +263,7 @@ def test_a_server_killed_amid_a_run_is_told_and_the_rest_asked_after_a_restart(s
     assert second.ledger.open == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_told_in_one_line_and_asked_again_once_it_goes_on(
     server: Server, tmp_path: Path
 ) -> None:

@@ -109,6 +109,34 @@ def test_the_final_model_is_the_experiments_training_with_its_temperature(compar
     np.testing.assert_allclose(classify(compared.model, texts[mine["text_id"]].tolist()), softmax(theirs), atol=2e-6)
 
 
+def test_a_label_that_is_never_given_is_told(
+    say: Any, labelled: tuple[Path, Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    real = encoder.train_model
+
+    def silent(*given: Any, **options: Any) -> Any:
+        found, model = real(*given, **options)
+        shares = found.probabilities * np.array([1, 1e-9, 1])
+        return dataclasses.replace(found, probabilities=shares / shares.sum(axis=1, keepdims=True)), model
+
+    monkeypatch.setattr(encoder, "train_model", silent)
+    said = say("train", labelled[0], "--out", labelled[1], "--to", tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "consenso.json").read_text(encoding="utf-8"))
+    name, seen = facts["labels"][1], facts["data"]["dev_texts"] + facts["data"]["test_texts"]
+    assert facts["never_predicted"] == [name]
+    assert f"none of the {seen} dev and test texts the label {name}" in said.err
+    assert f"It gave none of {seen} dev and test texts the label `{name}`" in card_of(tmp_path / "model")[1]
+
+
+def test_a_recipe_that_is_set_wins_over_the_override_of_the_file(say: Any, tmp_path: Path, tiny: str) -> None:
+    override = "\n[finetune.overrides.encoder.recipe]\nepochs = 1\n"
+    file = write_experiment(tmp_path, finetune=finetune(tiny) + override)
+    given = ("train", file, "--out", tmp_path / "run", "--json")
+    plain = json.loads(say(*given, "--to", tmp_path / "one").out)
+    changed = json.loads(say(*given, "--to", tmp_path / "two", "--set", "finetune.recipe.epochs=2").out)
+    assert (plain["recipe"]["epochs"], changed["recipe"]["epochs"]) == (1, 2)
+
+
 def test_one_set_of_weights_and_nothing_beside_it(compared: SimpleNamespace) -> None:
     assert sorted(path.name for path in compared.model.iterdir()) == FILES
     assert not [path for path in compared.model.parent.iterdir() if path.name.startswith(".")]
@@ -510,7 +538,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     seen: list[int] = []
 
     def watch(event: dict[str, Any]) -> None:
-        if event.get("step") == "steps":
+        if event.get("step") == "steps" and event["done"]:
             seen.append(event["done"])
             if len(seen) == 2:
                 raise KeyboardInterrupt

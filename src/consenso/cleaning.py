@@ -34,6 +34,7 @@ MODEL_DAYS = 30.0
 _DAY = 86_400
 _AT_WORK = 3_600
 """Seconds after which what `predict` and `train` left half-written is taken for that of a killed process."""
+_BEGINNING = 60
 _MODEL_FACTS = "consenso.json"
 
 
@@ -155,9 +156,18 @@ def _measure(path: Path) -> tuple[int, float]:
 
 def _is_left(path: Path) -> bool:
     """Whether a folder of unfinished work is ours and nobody works on it."""
-    if path.suffix == ".parts" and not ((path / "key.txt").exists() and _is_free(path / ".lock")):
-        return False
-    return time.time() - _measure(path)[1] >= _AT_WORK
+    age = time.time() - _measure(path)[1]
+    if path.suffix == ".parts":  # the lock tells; a process that has just begun may not hold it yet
+        return (
+            (path / "key.txt").exists()
+            and _is_free(path / ".lock")
+            and age >= (_BEGINNING if _has_lock(path) else _AT_WORK)
+        )
+    return age >= _AT_WORK
+
+
+def _has_lock(path: Path) -> bool:
+    return (path / ".lock").exists()
 
 
 def _is_free(lock: Path) -> bool:

@@ -66,7 +66,8 @@ class Lines:
         pause = 2 * self._every if answers else self._every
         news = answers and len(event["alarms"]) > self._alarms
         done = not answers and event.get("done") == event.get("total")
-        if event["event"] == "advance" and now - self._last < pause and not done and not news:
+        begins = event.get("step") == "steps" and event["done"] == 0
+        if event["event"] == "advance" and now - self._last < pause and not done and not news and not begins:
             return
         if answers:
             self._alarms = len(event["alarms"])
@@ -92,7 +93,9 @@ def _advance(event: dict[str, Any]) -> str:
     if step == "specifications":
         return f"{seen} specifications"
     if step == "steps":
-        return f"{event['student']}: step {seen}, dev macro-F1 {event['dev_macro_f1']:.3f}, {event['seconds']:.0f} s"
+        if (score := event["dev_macro_f1"]) is None:
+            return f"{event['student']}: {event['total']:,} steps"
+        return f"{event['student']}: step {seen}, dev macro-F1 {score:.3f}, {event['seconds']:.0f} s"
     what = "trainings" if step == event["stage"] else "texts prepared"
     return f"{event['student']}: {event['done']}/{event['total']} {what}, {event['seconds']:.0f} s"
 

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @click.option("--seeds-tried", type=int, default=1, show_default=True, help="Try so many seeds, keep the best on dev.")
 @click.option("--all-texts", is_flag=True, help="Train on test texts too: no test score is left for this model.")
 @click.option(
-    "--threads", type=int, default=1, show_default=True, help="More are faster; 1 gives the experiment's very numbers."
+    "--threads",
+    type=int,
+    default=1,
+    show_default=True,
+    help="More may be faster; 1 gives the experiment's very numbers.",
 )
 @click.option("--force", is_flag=True, help="Replace a model that stands in the folder.")
 @click.option("--push-to-hub", metavar="REPO_ID", help="Upload the folder to the Hugging Face Hub.")
@@ -44,9 +48,7 @@ def train(
         raise ConfigError(
             f"--student: train makes a fine-tuned encoder and nothing else; found {student!r}, leave it out"
         )
-    if any(change.startswith("finetune.recipe.learning_rate=") for change in changes):
-        changes = (*changes, "finetune.learning_rates=[]")  # who names a rate has chosen
-    read, base = read_experiment(experiment, changes)
+    read, base = read_experiment(experiment, _for_the_encoder(changes))
     if "encoder" not in read.finetune.students:
         compared = ", ".join(read.finetune.students)
         click.echo(
@@ -65,6 +67,14 @@ def train(
         _say(trained)
 
 
+def _for_the_encoder(changes: tuple[str, ...]) -> tuple[str, ...]:
+    """A recipe that is set here is the encoder's, whatever [finetune.overrides.encoder] says; who names a rate has chosen."""
+    recipe = [change.removeprefix("finetune.recipe.") for change in changes if change.startswith("finetune.recipe.")]
+    more = [f"finetune.overrides.encoder.recipe.{change}" for change in recipe]
+    more += ["finetune.learning_rates=[]"] if any(change.startswith("learning_rate=") for change in recipe) else []
+    return (*changes, *more)
+
+
 def _say(trained: Trained) -> None:
     facts = trained.facts
     data, temperature = facts["data"], facts["temperature"]
@@ -78,6 +88,9 @@ def _say(trained: Trained) -> None:
         f"model:   {trained.folder} (arm {facts['arm']}, {data['train_texts']:,} texts, seed {facts['seed']}{score})"
     )
     click.echo(f"card:    {trained.folder / 'README.md'}")
+    if silent := facts["never_predicted"]:
+        click.echo(f"it gave none of the {data['dev_texts'] + data['test_texts']:,} dev and test texts the label "
+                   f"{' or '.join(silent)}", err=True)  # fmt: skip
     if not temperature["fitted"]:
         click.echo(f"no temperature was fitted: {temperature['why']}", err=True)
     if trained.address:

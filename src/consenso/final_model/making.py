@@ -242,6 +242,7 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tup
         said = {"stage": "train", "event": "advance", "step": "steps", "student": f"{chosen.arm}, seed {training.seed}"}
         this.progress({**said, **seen, "seconds": time.monotonic() - started})
 
+    say({"step": 0, "dev_macro_f1": None})
     outcome, model = encoder.train_model(
         training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say, ranks=ranks
     )
@@ -308,6 +309,9 @@ def _facts(
         "data": _data(this, best, max_length, all_texts=all_texts),
         "dev": {name.removeprefix("dev_"): value for name, value in on_dev.items()}
         | {"sure": how_sure(scale(_on_dev(best, asked), temperature["value"]), training.dev_codes)},
+        "never_predicted": [
+            name for code, name in enumerate(this.schema.names) if code not in set(asked.argmax(axis=1))
+        ],
         "comparison": in_comparison(this, chosen, outcome if best.is_alone else None),
         "test": None if all_texts else on_test_texts(this, chosen, asked, temperature["value"]),
         "versions": {"python": seen["python"], **seen["versions"]},

@@ -369,6 +369,9 @@ def _limits(facts: Facts, model: Model) -> Iterator[str]:
     yield f"- It always answers with one of its {count(len(model['labels']))} labels, also where none fits; it cannot abstain by itself."
     if unseen := [f"`{name}`" for name in model["labels"] if not data["classes"]["train"].get(name)]:
         yield f"- It was shown no text labelled {listed(unseen)} and will hardly ever say so."
+    if silent := [f"`{name}`" for name in model["never_predicted"]]:
+        seen = data["dev_texts"] + data["test_texts"]
+        yield f"- It gave none of {count(seen)} dev and test texts the label {listed(silent)}: texts of that kind get another label."
     if data["at_length_limit"]:
         share = f"{percent(data['at_length_limit'])} of its training texts"
         yield f"- It reads the first {count(model['max_length'])} tokens; {share} are that long and were cut, or just fit."
