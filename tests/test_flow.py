@@ -149,6 +149,19 @@ def test_an_unknown_stage_is_refused(experiment: Path, tmp_path: Path) -> None:
         run(experiment, tmp_path / "run", until="anotate")
 
 
+@pytest.mark.parametrize("encoder", ["./nowhere", "generative"])
+def test_an_encoder_that_cannot_be_used_is_refused_before_votes_are_asked_for(tmp_path: Path, encoder: str) -> None:
+    if encoder == "generative":
+        encoder = str(tmp_path / "gpt2")
+        (tmp_path / "gpt2").mkdir()
+        (tmp_path / "gpt2" / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+        (tmp_path / "gpt2" / "model.safetensors").touch()
+    path = write_experiment(tmp_path, finetune=f'students = ["encoder"]\n[finetune.recipe]\nencoder = "{encoder}"')
+    with pytest.raises(consenso.ConsensoError, match=r"no such folder|is a generative model"):
+        run(path, tmp_path / "run")
+    assert not (tmp_path / "run" / "tables").exists()
+
+
 def test_one_seed_yields_no_verdict(experiment: Path, tmp_path: Path) -> None:
     experiment.write_text(experiment.read_text(encoding="utf-8").replace("seeds = 3", "seeds = 1"), encoding="utf-8")
     result, _ = run(experiment, tmp_path / "run")

@@ -160,6 +160,12 @@ def _load_config(name: str) -> Any:
         return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
 
 
+def check_encoder(name: str) -> None:
+    """Raise what `load_classifier` would about a missing or broken folder, a hub id that is not there, a generative model."""
+    if resolve_encoder(name) and name != EMBEDDED:
+        _encoder_config(name)
+
+
 def _encoder_config(name: str) -> Any:
     """The configuration of what can read a text in both directions; `ModelError` for a generative model."""
     from transformers.models.auto import modeling_auto as kinds

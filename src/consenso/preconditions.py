@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import util
 from typing import TYPE_CHECKING
 
+from consenso.encoders import check_encoder
 from consenso.errors import ConfigError, DataError, MissingExtraError
 from consenso.experiment_file import Experiment
 from consenso.finetune import STUDENTS, FinetuneSettings
@@ -30,6 +31,13 @@ def need_extras(experiment: Experiment, stages: list[str]) -> None:
             raise MissingExtraError(_NEEDED_BY[extra], extra)
     for tracker in experiment.finetune.report_to if "finetune" in stages else ():
         need_tracker(tracker)
+
+
+def need_encoders(experiment: Experiment, stages: list[str]) -> None:
+    """Raise `ModelError` now for an encoder that is not there, rather than after votes were paid for."""
+    studies = experiment.finetune.studies() if "finetune" in stages else ()
+    for name in sorted({study.settings.recipe.encoder for study in studies if STUDENTS[study.base].USES_ENCODER}):
+        check_encoder(name)
 
 
 _NEEDED_BY = {

@@ -85,6 +85,7 @@ def train_model(
     """
     read, beside = read_experiment(experiment)
     arm, target = labels or read.compare.arm, Path(to)
+    encoders.check_encoder(read.finetune.for_student("encoder").recipe.encoder)
     _check(arm, target, force=force, seed=seed or 0, seeds_tried=seeds_tried, threads=threads)
     if push_to_hub is not None:
         check_push(push_to_hub)
@@ -221,6 +222,7 @@ def _tried(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks, best: _T
     """Train, unless that was done and its model not saved; keep the outcome, and the weights if they beat `best`."""
     unsaved, key = Unsaved(this.folder), chosen.training.key
     if (outcome := unsaved.outcome(key)) is not None:
+        _say(this, chosen, chosen.training.steps, outcome.facts["dev_macro_f1"], outcome.facts["seconds"])
         return _Tried(chosen, outcome)
     made = _Tried(chosen, *_trained(this, chosen, prepared, ranks))
     is_best = _best_of([made] if best is None else [best, made]) is made
@@ -238,9 +240,7 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tup
     checkpoint = Unsaved(this.folder).checkpoint(training.key, this.experiment.finetune.checkpoint_minutes)
 
     def say(point: dict[str, Any]) -> None:
-        seen = {"done": point["step"], "total": training.steps, "dev_macro_f1": point["dev_macro_f1"]}
-        said = {"stage": "train", "event": "advance", "step": "steps", "student": f"{chosen.arm}, seed {training.seed}"}
-        this.progress({**said, **seen, "seconds": time.monotonic() - started})
+        _say(this, chosen, point["step"], point["dev_macro_f1"], time.monotonic() - started)
 
     say({"step": 0, "dev_macro_f1": None})
     outcome, model = encoder.train_model(
@@ -249,6 +249,17 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tup
     ranks.wait()
     seconds = time.monotonic() - started + checkpoint.earlier
     return replace(outcome, facts={**outcome.facts, "seconds": seconds}), model
+
+
+def _say(this: Run, chosen: Chosen, step: int, score: float | None, seconds: float) -> None:
+    """Tell how far a training is; before its first step there is no score."""
+    who = {
+        "stage": "train",
+        "event": "advance",
+        "step": "steps",
+        "student": f"{chosen.arm}, seed {chosen.training.seed}",
+    }
+    this.progress({**who, "done": step, "total": chosen.training.steps, "dev_macro_f1": score, "seconds": seconds})
 
 
 def _collapsed(chosen: Chosen, tried: list[dict[str, Any]]) -> str:
