@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -185,6 +186,23 @@ def test_neither_threads_nor_chunks_nor_budgets_change_a_number(model: Path) -> 
     pd.testing.assert_frame_equal(predict_texts(texts, model, threads=3), plain)
     for changed in (predict_texts(texts, model, chunk=7), predict_texts(texts, model, batch_tokens=64)):
         pd.testing.assert_frame_equal(changed, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("library", ["glibc", "another"])
+def test_memory_is_given_back_after_each_chunk(
+    model: Path, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def load(name: str) -> Any:
+        if library == "another":
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(malloc_trim=asked.append)
+
+    monkeypatch.setattr(classifying, "ctypes", SimpleNamespace(CDLL=load))
+    texts = write_rows(tmp_path / "in.csv", some_texts(30))
+    assert predict_file(texts, model, tmp_path / "out.csv", chunk=10).rows == 30
+    assert asked == ([0, 0, 0] if library == "glibc" else [])
 
 
 def test_equal_texts_are_classified_once(model: Path) -> None:
