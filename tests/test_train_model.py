@@ -581,6 +581,8 @@ def test_a_seed_that_ended_is_not_trained_again_before_the_model_is_saved(
     assert facts["seeds_tried"] == whole["seeds_tried"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "whole")]
     assert weights[0] == weights[1]
+    configs = [(tmp_path / name / "config.json").read_text(encoding="utf-8") for name in ("model", "whole")]
+    assert configs[0] == configs[1]
     assert facts["training"]["seconds"] > 0
     assert not list((labelled[1] / "pieces" / "unfinished").iterdir())
 

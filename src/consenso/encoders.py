@@ -162,7 +162,8 @@ def _load_config(name: str) -> Any:
 
 def check_encoder(name: str) -> None:
     """Raise what `load_classifier` would about a missing or broken folder, a hub id that is not there, a generative model."""
-    if resolve_encoder(name) and name != EMBEDDED:
+    resolve_encoder(name)
+    if name != EMBEDDED:
         _encoder_config(name)
 
 

@@ -207,6 +207,8 @@ def _best(this: Run, candidates: list[Callable[[], Chosen]], threads: int, ranks
         if best.model is None:
             kept = Unsaved(this.folder)
             best.model = kept.model(best.chosen.training.key, best.chosen.study.recipe, this.schema)
+            if best.model is not None:
+                best.model.config.pad_token_id = int(prepared["padding"][0])  # as the training sets it
         if best.model is None:
             best.outcome, best.model = _trained(this, best.chosen, prepared, ranks)
     this.progress({"stage": "train", "event": "end", "seconds": time.monotonic() - started})
