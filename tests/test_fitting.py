@@ -232,7 +232,8 @@ def test_a_kill_in_the_middle_of_a_training_changes_no_number(tiny: str, tmp_pat
         time.sleep(0.01)
     running.kill()
     assert running.wait() == -signal.SIGKILL, "it was killed, not finished"
-    assert list(unfinished.glob("*.pt"))
+    (state,) = unfinished.glob("*.pt")
+    (unfinished / f".{state.name}.{running.pid}-0a9ac6e7").write_bytes(b"killed while it was written")
     arms, texts, folds = one_arm()
     how: dict[str, Any] = {"student": "encoder", "recipe": recipe_for(tiny, epochs=40), "schema": SCHEMA}
     resumed = run_arms(arms, texts, folds, **how, folder=RunFolder(tmp_path / "run"))
@@ -241,6 +242,17 @@ def test_a_kill_in_the_middle_of_a_training_changes_no_number(tiny: str, tmp_pat
         pd.testing.assert_frame_equal(getattr(resumed, name), getattr(whole, name))
     assert resumed.trainings["steps"].tolist() == [40 * 5]
     assert not list(unfinished.iterdir())
+
+
+def test_a_removed_checkpoint_takes_only_its_own_half_written_files_along(tmp_path: Path) -> None:
+    one = Checkpoint(tmp_path / "one.pt")
+    one.save({"steps": 1})
+    theirs = [".one.pt.7-0a9ac6e7.pt.8-0a9ac6e7", ".other.pt.7-0a9ac6e7", "two.pt"]
+    for name in (".one.pt.7-0a9ac6e7", *theirs):
+        (tmp_path / name).touch()
+    one.remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)
+    one.remove()
 
 
 def test_a_damaged_checkpoint_means_starting_again(tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -63,6 +63,14 @@ def half_written(place: Path) -> list[Path]:
     return [path for path in place.glob("**/.*.*-????????") if _TEMPORARY.fullmatch(path.name) and path.is_file()]
 
 
+def remove(path: Path) -> None:
+    """Delete a file that nobody is writing, and what killed processes left of it beside it."""
+    path.unlink(missing_ok=True)
+    for left in half_written(path.parent):
+        if left.name.rpartition(".")[0] == f".{path.name}":
+            left.unlink(missing_ok=True)
+
+
 def _storage_error(path: Path, error: OSError) -> StorageError:
     if _is_full(path, error):
         return StorageError(

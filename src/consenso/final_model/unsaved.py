@@ -14,7 +14,7 @@ from consenso.finetune.pieces import read_piece, write_piece
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.training import Outcome
 from consenso.labels import LabelSchema
-from consenso.store import RunFolder, write_atomically
+from consenso.store import RunFolder, remove, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,13 +70,13 @@ class Unsaved:
 
     def drop_weights(self, key: str) -> None:
         """Delete the weights of a training that another one beats."""
-        self._weights(key).unlink(missing_ok=True)
+        remove(self._weights(key))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Delete all that is kept of these trainings: the model is saved, or none of them gave one."""
         for key in keys:
             for path in (self._outcome(key), self._weights(key), self.place / f"final-{key}.pt"):
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def _outcome(self, key: str) -> Path:
         return self.place / f"final-{key}.parquet"

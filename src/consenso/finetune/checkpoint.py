@@ -11,7 +11,7 @@ from typing import Any
 
 from consenso import encoders
 from consenso.errors import StorageError
-from consenso.store import write_atomically
+from consenso.store import remove, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -66,5 +66,5 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Delete the file: the training is over."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, and what a kill left while it was written: the training is over."""
+        remove(self.path)
