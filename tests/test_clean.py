@@ -205,6 +205,8 @@ def test_a_model_goes_by_name_once_unused_and_the_users_files_stay(folder: Path,
     said = say("clean", "--models", tmp_path / "models")
     assert "nothing was removed: nothing can go" in said.out
     assert f"5.0 kB  {old}" in said.out
+    assert "stays: used within 30 days" in next(line for line in said.out.splitlines() if str(new) in line)
+    assert f"look at it with --models {old}" in say("clean", old).err
     assert "removed 2 items, 10.0 kB" in say("clean", "--models", tmp_path / "models", "--what", "models", "--yes").out
     assert (old.exists(), files_in(mine), len(files_in(new))) == (False, {"notes.txt"}, 5)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consenso.finetune import make_arms
-from consenso.finetune.collapse import entropy, find_collapse
+from consenso.finetune import STUDENTS, make_arms
+from consenso.finetune.collapse import FEW_DEV, entropy, find_collapse
 from consenso.finetune.pool import one_thread
 from consenso.finetune.rescue import is_exempt
 from consenso.finetune.students import encoder
@@ -106,6 +106,27 @@ def test_soft_targets_compare_with_the_entropy_of_the_mean_target() -> None:
     assert "by chance" in str(found), "soft dev labels, loss .70 of an entropy of .69"
 
 
+@pytest.mark.parametrize(("n_dev", "collapsed"), [(8, False), (FEW_DEV - 1, False), (FEW_DEV, True)])
+def test_few_dev_texts_of_one_predicted_class_are_no_collapse_where_training_texts_tell_more(
+    n_dev: int, collapsed: bool
+) -> None:
+    dev, on_train = CODES[:n_dev], logits_for(CODES, 2.0, 0.3)
+    of_one_class = logits_for(np.zeros(n_dev, int), 4.0, 0.3)
+    assert "one class" in str(find_collapse(of_one_class, dev, CODES))
+    assert (find_collapse(of_one_class, dev, CODES, on_train=on_train) is not None) is collapsed
+    broken = logits_for(np.zeros(N, int), 4.0, 0.3)
+    assert "one class" in str(find_collapse(of_one_class, dev, CODES, on_train=broken))
+
+
+def test_few_dev_texts_with_soft_targets_are_judged_with_those_of_training() -> None:
+    targets = 0.9 * np.eye(3)[CODES] + 0.1 / 3
+    on_train, dev = logits_for(CODES, 2.0, 0.3), logits_for(CODES[:8], 0.01, 0.001, seed=5)
+    how = {"targets": targets, "dev_targets": targets[:8]}
+    wrong = (CODES[:8] + 1) % 3
+    assert "by chance" in str(find_collapse(dev, wrong, CODES, **how))
+    assert find_collapse(dev, wrong, CODES, **how, on_train=on_train) is None
+
+
 def test_exempt_arms() -> None:
     exempt = ["floor", "floor-prior", "permuted", "gold@250"]
     count = ["gold", "gold-aligned", "consensus", "consensus+200", "perspectivist", "single:a"]
@@ -193,3 +214,19 @@ def test_patience_ends_a_run_after_evaluations_without_a_better_score(tiny: str)
     assert patient.facts["steps"] == whole.curve[last - 1]["step"] < training.steps
     assert patient.facts["stopped_at"] is None
     assert patient.status == "ok"
+
+
+@pytest.mark.parametrize("student", ["frozen", "linear", "encoder"])
+def test_a_student_with_four_dev_texts_is_judged_by_what_it_learned(student: str, tiny: str) -> None:
+    """Wrong dev labels, that none can predict: alone they would say that nothing was learned."""
+    texts, folds, labels = tables(250)
+    arms = make_arms(texts, folds, labels, arms=["gold"], seeds=[10], schema=SCHEMA)
+    recipe = recipe_for(tiny, epochs=20, learning_rate=2e-3, warmup=0.3, evaluations=1, c_grid=(1.0,))
+    study = make_study(arms, texts, folds, student=student, recipe=recipe, schema=SCHEMA)
+    training = study.runs[0].training
+    few = dataclasses.replace(training, dev_rows=training.dev_rows[:4], dev_codes=(training.dev_codes[:4] + 1) % 3)
+    prepared = STUDENTS[student].prepare(study.texts, recipe)
+    with one_thread():
+        outcome = STUDENTS[student].train(few, prepared, recipe, SCHEMA)
+    assert outcome.facts["dev_accuracy"] <= 0.5
+    assert (outcome.status, outcome.reason) == ("ok", None)

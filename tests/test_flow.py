@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 import consenso
+from consenso.errors import ConfigError
+from consenso.final_model import train_model
 from consenso.store import RunFolder
 from consenso.tables import TABLES
-from making import write_experiment
+from making import write_experiment, write_texts
 
 
 def run(path: Path, out: Path, **options):
@@ -197,6 +199,23 @@ def test_a_killed_run_resumes_with_what_is_missing_and_ends_the_same(
 def test_a_second_process_on_the_same_folder_is_refused(experiment: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked(), pytest.raises(consenso.ConsensoError, match="another process"):
         run(experiment, tmp_path / "run")
+
+
+def test_an_arm_of_an_annotator_that_nobody_is_costs_no_vote(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    one = {"kind": "embedding", "name": "codebook"}
+    asked = {
+        "name": "x", "data": {"source": "texts.csv"}, "annotate": {"annotators": [one]},
+        "finetune": {"students": ["linear"], "arms": ["gold", "single:codebok"]},
+    }  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"no annotator is called 'codebok'; found codebook\. Did you mean 'codebook'"
+    ):
+        consenso.run(asked, tmp_path / "run", base=tmp_path)
+    assert not (tmp_path / "run" / "tables").exists()
+    with pytest.raises(ConfigError, match="'single:codebok'"):
+        train_model(asked, tmp_path / "run", to=tmp_path / "model", labels="single:codebok")
+    assert not (tmp_path / "run" / "tables").exists()
 
 
 def test_half_written_files_of_a_killed_run_are_cleared(experiment: Path, tmp_path: Path) -> None:

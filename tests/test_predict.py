@@ -327,6 +327,19 @@ def test_an_interrupted_prediction_goes_on_and_gives_the_same_bytes(model: Path,
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["t.parquet", to, f"whole-{to}"])
 
 
+def test_progress_is_told_within_a_chunk_too(model: Path, tmp_path: Path) -> None:
+    data, seen = write_rows(tmp_path / "t.csv", [*some_texts(40)]), list[int]()
+    predict_file(data, model, tmp_path / "o.csv", chunk=30, batch_tokens=16, progress=lambda done, _: seen.append(done))
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert {30, 40} <= set(seen)
+    assert len([done for done in seen if 0 < done < 30]) > 3
+    assert (
+        predict_texts([*some_texts(40)], model, chunk=30, progress=lambda done, total: seen.append(total)) is not None
+    )
+    assert seen[-1] == 40
+
+
 KILLED = """
 import os, signal, sys
 from consenso.predict import predict_file
@@ -709,8 +722,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(predict: Any, model: Path, tmp_pa
         (model, "t.csv", "--to", "o.docx"): "unknown kind of file",
         (model, "t.csv", "--to", "o.csv", "--text", "body"): "missing column 'body'",
         (model, "nowhere.csv", "--to", "o.csv"): "there is no such file",
-        ("./nowhere", "t.csv", "--to", "o.csv"): "there is no such folder",
-        (model, "t.csv", "--to", "o.csv", "--chunk", "0"): "chunk: Input should be greater than or equal to 1",
+        ("./nowhere", "t.csv", "--to", "o.csv"): "there is no such folder; give one that `consenso train` wrote",
+        (model, "t.csv", "--to", "o.csv", "--chunk", "0"): "chunk: must be greater than or equal to 1",
         ("embedded", "t.csv", "--to", "o.csv"): "train a classifier with `consenso train`",
     }.items():
         said = predict(*arguments)
@@ -750,4 +763,5 @@ def test_progress_tells_rows_speed_and_time_left(capsys: pytest.CaptureFixture[s
     progress(300, 1000)
     progress(1000, 1000)
     lines = capsys.readouterr().err.splitlines()
+    assert lines.pop(0) == "predict    100 of 1,000 texts are there from an earlier run"
     assert lines == ["predict    200/1,000 texts, 10/s, 80 s left", "predict    1,000/1,000 texts"]

@@ -26,12 +26,14 @@ from consenso.experiment import outcome, run
 from consenso.experiment_file import read_experiment
 from consenso.final_model import making, push_model, train_model, unsaved
 from consenso.final_model.choosing import choose
+from consenso.final_model.scoring import by_class
 from consenso.finetune import Recipe, saving
 from consenso.finetune.checkpoint import Checkpoint
 from consenso.finetune.metrics import softmax
 from consenso.finetune.saving import fold_temperature, last_linear, logits_of, save_classifier
 from consenso.finetune.students import encoder
 from consenso.labels import LabelSchema
+from consenso.progress import describe
 from consenso.steps import running
 from consenso.store import RunFolder
 from making import FILLER, WORDS, write_experiment, write_texts, write_votes
@@ -193,6 +195,27 @@ def test_the_scores_are_those_of_the_comparison(compared: SimpleNamespace) -> No
         mean = compared.facts["comparison"]["metrics"][metric]
         assert mean["value"] == pytest.approx(mine[metric].mean(), abs=1e-12)
         assert mean["S"] == 2
+
+
+def test_the_card_scores_each_label_by_its_counts(compared: SimpleNamespace) -> None:
+    frame, gold = compared.folder.read("predictions"), compared.folder.read("texts").set_index("text_id")["gold"]
+    mine = frame[(frame["arm"] == "consensus") & (frame["seed"] == 1) & (frame["part"] == "test")].dropna(
+        subset="predicted"
+    )
+    counts = pd.crosstab(gold.reindex(mine["text_id"]).to_numpy(), mine["predicted"].to_numpy())
+    body, classes = card_of(compared.model)[1], compared.facts["test"]["classes"]
+    assert sum(found["n"] for found in classes.values()) == compared.facts["test"]["texts"]
+    for name, found in classes.items():
+        right, n, given = counts.loc[name, name], counts.loc[name].sum(), counts[name].sum()
+        assert (found["n"], found["predicted"]) == (n, given)
+        assert found["precision"] == pytest.approx(right / given)
+        assert found["recall"] == pytest.approx(right / n)
+        assert found["f1"] == pytest.approx(2 * right / (n + given))
+        assert f"| `{name}` | {found['precision']:.3f} | {found['recall']:.3f} | {found['f1']:.3f} | {n} |" in body
+    none = by_class(np.array([0, 0]), np.array([0, 1]), ["a", "b", "c"])
+    assert np.isnan(none["b"]["precision"])
+    assert np.isnan(none["c"]["recall"])
+    assert (none["b"]["recall"], none["b"]["n"], none["a"]["predicted"]) == (0, 1, 2)
 
 
 def test_one_training_has_no_interval_over_seeds(compared: SimpleNamespace) -> None:
@@ -425,6 +448,10 @@ def test_a_larger_arm_that_is_not_compared_takes_the_steps_of_the_experiment(
     planned = compared.facts["training"]["planned_steps"]
     made = train_model(compared.file, compared.folder.path, to=tmp_path / "model", labels="gold")
     assert made.facts["data"]["train_rows"] > compared.facts["data"]["train_rows"]
+    body = card_of(made.folder)[1]
+    assert "## May consensus labels replace the human ones?" in body
+    assert "## May these labels" not in body
+    assert "not about this model, which was trained on `gold`" in body
     assert made.facts["training"]["planned_steps"] == planned
 
 
@@ -536,8 +563,11 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
 ) -> None:
     monkeypatch.setattr(unsaved, "Checkpoint", lambda path, minutes: Checkpoint(path, 0))
     seen: list[int] = []
+    said: list[str] = []
 
     def watch(event: dict[str, Any]) -> None:
+        if event.get("step") == "steps" and not event["done"]:
+            said.append(describe(event))
         if event.get("step") == "steps" and event["done"]:
             seen.append(event["done"])
             if len(seen) == 2:
@@ -548,6 +578,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     assert not (tmp_path / "model").exists()
     train_model(*labelled, to=tmp_path / "model", progress=watch)
     train_model(*labelled, to=tmp_path / "again")
+    assert [line.endswith("steps, going on from where it was cut off") for line in said] == [False, True]
     assert seen[:2] == [9, 18]
     assert 9 not in seen[2:]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "again")]
@@ -612,8 +643,8 @@ def test_the_card_claims_to_be_a_training_of_the_comparison_only_if_it_came_out_
     monkeypatch.setattr(encoder, "train_model", otherwise)
     made = train_model(compared.file, compared.folder.path, to=tmp_path / "model")
     assert made.facts["comparison"]["same_training"] is None
-    assert "This model is the training under seed" not in card_of(made.folder)[1]
-    assert "This model is the training under seed 1" in card_of(compared.model)[1]
+    assert "one of the trainings that the experiment compared" not in card_of(made.folder)[1]
+    assert "one of the trainings that the experiment compared, the one under seed 1" in card_of(compared.model)[1]
 
 
 # the learning rate

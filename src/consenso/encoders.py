@@ -47,11 +47,16 @@ def resolve_encoder(name: str) -> str:
     if path.is_dir():
         return _checked_folder(path)
     if path.is_file():
-        raise ModelError(f"encoder {name!r} is a file; give the folder that holds config.json and the weights")
-    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip():
-        raise ModelError(f"encoder {name!r}: there is no such folder; give a model folder, a hub id or {EMBEDDED!r}")
+        raise ModelError(f"model {name!r} is a file; give the folder that holds config.json and the weights")
+    if is_path(name):
+        raise ModelError(f"model {name!r}: there is no such folder; give a model folder, a hub id or {EMBEDDED!r}")
     cached = _cached_snapshot(name)
     return name if cached is None else str(cached)
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name can be a folder only, no hub id."""
+    return name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or not name.strip()
 
 
 def _cached_snapshot(name: str) -> Path | None:
@@ -64,7 +69,7 @@ def _cached_snapshot(name: str) -> Path | None:
     try:
         config = try_to_load_from_cache(name, "config.json")
     except HFValidationError as error:
-        raise ModelError(f"encoder {name!r} is neither a folder nor a hub id such as org/name ({error})") from error
+        raise ModelError(f"model {name!r} is neither a folder nor a hub id such as org/name ({error})") from error
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
@@ -86,11 +91,11 @@ def _embedded_folder() -> str:
 def _checked_folder(path: Path) -> str:
     wanted = "give a folder saved by Hugging Face's save_pretrained"
     if not (path / "config.json").is_file():
-        raise ModelError(f"encoder {path}: no config.json in this folder; found {_listing(path)}; {wanted}")
+        raise ModelError(f"model {path}: no config.json in this folder; found {_listing(path)}; {wanted}")
     if not any((path / weights).is_file() for weights in _WEIGHTS):
-        raise ModelError(f"encoder {path}: no {_WEIGHTS[0]} or {_WEIGHTS[2]}; found {_listing(path)}; {wanted}")
+        raise ModelError(f"model {path}: no {_WEIGHTS[0]} or {_WEIGHTS[2]}; found {_listing(path)}; {wanted}")
     if not isinstance(_read_json(path / "config.json"), dict):
-        raise ModelError(f"encoder {path}: config.json holds no JSON object; {wanted}")
+        raise ModelError(f"model {path}: config.json holds no JSON object; {wanted}")
     _check_shards(path)
     return str(path)
 
@@ -100,7 +105,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(
-            f"encoder {path.parent}: {path.name} is not JSON ({error}); copy or download the folder again"
+            f"model {path.parent}: {path.name} is not JSON ({error}); copy or download the folder again"
         ) from error
 
 
@@ -108,7 +113,7 @@ def _check_shards(path: Path) -> None:
     missing, shards = _missing_shards(next(path / weights for weights in _WEIGHTS if (path / weights).is_file()))
     if missing:
         raise ModelError(
-            f"encoder {path}: {len(missing)} of {shards} weight files are missing, {missing[0]} for one; "
+            f"model {path}: {len(missing)} of {shards} weight files are missing, {missing[0]} for one; "
             "copy or download the folder again"
         )
 
@@ -178,7 +183,7 @@ def _encoder_config(name: str) -> Any:
     is_decoder = (writes and kind != "xlnet") or getattr(config, "is_decoder", False)
     is_both = getattr(config, "is_encoder_decoder", False) and not declared.endswith("ForSequenceClassification")
     if is_decoder or is_both:
-        raise ModelError(f"encoder {name!r} is a generative model ({declared}); {_GIVE}")
+        raise ModelError(f"model {name!r} is a generative model ({declared}); {_GIVE}")
     return config
 
 
@@ -321,16 +326,16 @@ def _check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
     words, used = getattr(config, "vocab_size", None), ("pad", "cls", "sep", "bos", "eos", "unk")
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ModelError(
-            f"encoder {name!r}: no tokenizer with words in this folder; copy tokenizer.json (or the vocabulary) to it, "
+            f"model {name!r}: no tokenizer with words in this folder; copy tokenizer.json (or the vocabulary) to it, "
             "as tokenizer.save_pretrained writes it"
         )
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"encoder {name!r}: its tokenizer has no padding token; name one in tokenizer_config.json")
+        raise ModelError(f"model {name!r}: its tokenizer has no padding token; name one in tokenizer_config.json")
     for token in used:
         number = getattr(tokenizer, f"{token}_token_id", None)
         if isinstance(words, int) and number is not None and number >= words:
             raise ModelError(
-                f"encoder {name!r}: its tokenizer's {token} token is number {number}, its weights know {words} tokens; "
+                f"model {name!r}: its tokenizer's {token} token is number {number}, its weights know {words} tokens; "
                 "the tokenizer is that of another model"
             )
 
@@ -439,7 +444,7 @@ def _load_weights(name: str, auto_class: str, *, head: bool = False, **options: 
     config = _encoder_config(name)
     load = getattr(transformers, auto_class)
     if type(config) not in load._model_mapping:
-        raise ModelError(f"encoder {name!r}: transformers has no text classifier of type {config.model_type}; {_GIVE}")
+        raise ModelError(f"model {name!r}: transformers has no text classifier of type {config.model_type}; {_GIVE}")
     with _named_errors(name), quiet_transformers(transformers):
         model, found = load.from_pretrained(
             where, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
@@ -449,7 +454,7 @@ def _load_weights(name: str, auto_class: str, *, head: bool = False, **options: 
     lacking = sorted(key for key in drawn if head or (key.startswith(prefix) and "pooler" not in key))
     if lacking:
         raise ModelError(
-            f"encoder {name!r}: its files lack {len(lacking)} of the {len(model.state_dict())} weights that a "
+            f"model {name!r}: its files lack {len(lacking)} of the {len(model.state_dict())} weights that a "
             f"{type(model).__name__} has, {lacking[0]} for one; give the folder of the model that config.json describes"
         )
     return model
@@ -560,7 +565,7 @@ def _named_errors(name: str) -> Iterator[None]:
         if memory_hint(error):
             raise
         reason = re.split(r"\.?\s*\n|\. ", str(error).strip())[0].rstrip(".: ") or type(error).__name__
-        raise ModelError(f"encoder {name!r} cannot be loaded: {reason}; {_remedy(name, str(error))}") from error
+        raise ModelError(f"model {name!r} cannot be loaded: {reason}; {_remedy(name, str(error))}") from error
 
 
 def _remedy(name: str, reason: str) -> str:

@@ -21,7 +21,7 @@ from consenso.compare.untilverdict import level_of, look_plan, next_seeds
 from consenso.errors import ConfigError, nearest
 from consenso.experiment_file import Experiment, read_experiment
 from consenso.files import fingerprint_source
-from consenso.preconditions import need_encoders, need_extras
+from consenso.preconditions import need_annotators, need_encoders, need_extras
 from consenso.report import write_report
 from consenso.report.paper import write_paper
 from consenso.steps.annotate import annotate, annotate_depends
@@ -93,7 +93,7 @@ def run(
     place = RunFolder(folder if folder is not None else Path("runs") / read.name)
     if declared is None:
         read, declared = under_the_rule(read, place)
-    for need in (need_extras, need_encoders):
+    for need in (need_extras, need_encoders, need_annotators):
         need(read, names[: names.index(until) + 1])
     with place.locked():
         this = Run(read, place, base or beside, progress or (lambda event: None), wait, declared)

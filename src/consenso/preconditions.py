@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import util
 from typing import TYPE_CHECKING
 
 from consenso.encoders import check_encoder
-from consenso.errors import ConfigError, DataError, MissingExtraError
+from consenso.errors import ConfigError, DataError, MissingExtraError, nearest
 from consenso.experiment_file import Experiment
 from consenso.finetune import STUDENTS, FinetuneSettings
 from consenso.finetune.tracking import need_tracker
@@ -38,6 +39,28 @@ def need_encoders(experiment: Experiment, stages: list[str]) -> None:
     studies = experiment.finetune.studies() if "finetune" in stages else ()
     for name in sorted({study.settings.recipe.encoder for study in studies if STUDENTS[study.base].USES_ENCODER}):
         check_encoder(name)
+
+
+def need_annotators(experiment: Experiment, stages: list[str]) -> None:
+    """Raise `ConfigError` now for an arm of an annotator that nobody is (`need_voters`)."""
+    if "finetune" in stages:
+        need_voters(experiment, [arm for study in experiment.finetune.studies() for arm in study.settings.arms])
+
+
+def need_voters(experiment: Experiment, arms: Iterable[str]) -> None:
+    """Raise `ConfigError` now for an arm of an annotator that nobody is, rather than after votes were paid for.
+
+    Who votes in imported files is not known before they are read.
+    """
+    known = [annotator.name for annotator in experiment.annotate.annotators]
+    if experiment.annotate.imports or not known:
+        return
+    for arm in arms:
+        name = arm.removeprefix("single:")
+        if arm.startswith("single:") and name not in {"best", "each", *known}:
+            raise ConfigError(
+                f"arm {arm!r}: no annotator is called {name!r}; found {', '.join(known)}.{nearest(name, known)}"
+            )
 
 
 _NEEDED_BY = {

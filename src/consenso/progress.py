@@ -94,7 +94,8 @@ def _advance(event: dict[str, Any]) -> str:
         return f"{seen} specifications"
     if step == "steps":
         if (score := event["dev_macro_f1"]) is None:
-            return f"{event['student']}: {event['total']:,} steps"
+            goes_on = ", going on from where it was cut off" if event["resumes"] else ""
+            return f"{event['student']}: {event['total']:,} steps{goes_on}"
         return f"{event['student']}: step {seen}, dev macro-F1 {score:.3f}, {event['seconds']:.0f} s"
     what = "trainings" if step == event["stage"] else "texts prepared"
     return f"{event['student']}: {event['done']}/{event['total']} {what}, {event['seconds']:.0f} s"

@@ -36,7 +36,7 @@ def _one_line(model: type[Settings], error: ValidationError, where: str) -> str:
         return f"{where}: unknown key {name!r}.{hint}"
     if first["type"] == "missing":
         return f"{where}: missing key {name!r}; add it"
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     found = "" if first["type"] in {"value_error", "missing"} else f"; found {first['input']!r}"
     return f"{where}: {name or 'settings'}: {message}{found}"
 

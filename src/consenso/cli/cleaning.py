@@ -63,6 +63,8 @@ def clean(
             raise ConfigError(
                 f"{source}: there is no such run folder or experiment file; name one, or models with --models FOLDER"
             )
+        if (source / "config.json").is_file() and not (source / "run.json").exists():
+            raise ConfigError(f"{source} is a model's folder, no run folder; look at it with --models {source}")
     folders = [folder_of(source) for source in sources]
     found = survey(folders, models, hub=not what or "models" in what)
     wanted = chosen(found, what, older_than)
@@ -98,7 +100,8 @@ def _lines(found: Sequence[Found], wanted: Sequence[Found]) -> list[str]:
                 lines.append(f"  {kind:<13} {len(items):>6}  {_size(items):>9}  {KINDS[kind]}{kept}")
             for one in items if kind == "models" else ():
                 old = f"last used {dt.date.fromtimestamp(one.used)}"
-                kept = "" if goes and one in goes else "; stays" + (_unless(kind) if one.days() >= MODEL_DAYS else "")
+                why = _unless(kind) if one.days() >= MODEL_DAYS else f": used within {MODEL_DAYS:g} days"
+                kept = "" if goes and one in goes else f"; stays{why}"
                 lines.append(f"  {kind:<13} {_size([one]):>17}  {one.name or one.path} ({old}{kept})")
     return lines
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.option(
     "--id", metavar="COLUMN", help="Column of the ids (default: text_id or id, else the row's number from 0)."
 )
-@click.option("--keep", metavar="COLUMNS", help="Columns to copy to the result, separated by commas, or all.")
+@click.option(
+    "--keep", metavar="COLUMNS", help="Columns to copy to the result as they stand, separated by commas, or all."
+)
 @click.option(
     "--probabilities/--no-probabilities", default=True, help="Write the probability of each label (default: yes)."
 )
@@ -98,6 +100,9 @@ class _Progress:
         now, live = time.monotonic(), sys.stderr.isatty()
         if self._first is None:  # the speed of this run: rows of an earlier one, and loading, do not count
             self._first, self._started = done, now
+            if done:
+                self._has_spoken = True
+                click.echo(f"predict    {done:,} of {total:,} texts are there from an earlier run", err=True)
         is_due = now - self._last >= (0.5 if live else 10)
         if not (is_due and done < total) and not (done == total and self._has_spoken):
             return

@@ -29,6 +29,7 @@ from consenso.finetune.saving import check_target, fold_temperature, logits_of, 
 from consenso.finetune.settings import LARGEST_SEED
 from consenso.finetune.students import encoder
 from consenso.finetune.training import Outcome, Prepared
+from consenso.preconditions import need_voters
 from consenso.report.model_card import model_card
 from consenso.steps.running import Run
 from consenso.store import RunFolder, environment
@@ -85,6 +86,7 @@ def train_model(
     """
     read, beside = read_experiment(experiment)
     arm, target = labels or read.compare.arm, Path(to)
+    need_voters(read, [arm])
     encoders.check_encoder(read.finetune.for_student("encoder").recipe.encoder)
     _check(arm, target, force=force, seed=seed or 0, seeds_tried=seeds_tried, threads=threads)
     if push_to_hub is not None:
@@ -244,7 +246,7 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tup
     def say(point: dict[str, Any]) -> None:
         _say(this, chosen, point["step"], point["dev_macro_f1"], time.monotonic() - started)
 
-    say({"step": 0, "dev_macro_f1": None})
+    _say(this, chosen, 0, None, 0.0, resumes=checkpoint.path.exists())
     outcome, model = encoder.train_model(
         training, prepared, chosen.study.recipe, this.schema, checkpoint=checkpoint, on_evaluation=say, ranks=ranks
     )
@@ -253,15 +255,24 @@ def _trained(this: Run, chosen: Chosen, prepared: Prepared, ranks: Ranks) -> tup
     return replace(outcome, facts={**outcome.facts, "seconds": seconds}), model
 
 
-def _say(this: Run, chosen: Chosen, step: int, score: float | None, seconds: float) -> None:
-    """Tell how far a training is; before its first step there is no score."""
+def _say(this: Run, chosen: Chosen, step: int, score: float | None, seconds: float, *, resumes: bool = False) -> None:
+    """Tell how far a training is; before its first step there is no score, and whether a saved state is taken up."""
     who = {
         "stage": "train",
         "event": "advance",
         "step": "steps",
         "student": f"{chosen.arm}, seed {chosen.training.seed}",
     }
-    this.progress({**who, "done": step, "total": chosen.training.steps, "dev_macro_f1": score, "seconds": seconds})
+    this.progress(
+        {
+            **who,
+            "done": step,
+            "total": chosen.training.steps,
+            "dev_macro_f1": score,
+            "seconds": seconds,
+            "resumes": resumes,
+        }
+    )
 
 
 def _collapsed(chosen: Chosen, tried: list[dict[str, Any]]) -> str:

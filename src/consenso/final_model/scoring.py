@@ -18,6 +18,8 @@ from consenso.store import RunFolder
 from consenso.temperature import scale
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -87,8 +89,8 @@ def on_test_texts(this: Run, chosen: Chosen, asked: np.ndarray, temperature: flo
     """Return the model's own scores on the test texts of its fold; None unless the comparison has looked at them before.
 
     `asked`: its probabilities of the asked texts before temperature scaling. Keys: texts, metrics (name → value, low,
-    high over the texts), calibration (before, and after where there is a temperature: ece, ece_low, ece_high), sure (rows
-    of `how_sure`).
+    high over the texts), classes (label → n, predicted, precision, recall, f1; None where it is not defined), calibration
+    (before, and after where there is a temperature: ece, ece_low, ece_high), sure (rows of `how_sure`).
     """
     import numpy as np
 
@@ -107,7 +109,27 @@ def on_test_texts(this: Run, chosen: Chosen, asked: np.ndarray, temperature: flo
     calibration = {"before": _ece(this.schema, probabilities, codes)}
     if temperature != 1:
         calibration["after"] = _ece(this.schema, scaled, codes)
-    return {"texts": len(codes), "metrics": metrics, "calibration": calibration, "sure": how_sure(scaled, codes)}
+    classes = by_class(predicted, codes, this.schema.names)
+    sure = how_sure(scaled, codes)
+    return {"texts": len(codes), "metrics": metrics, "classes": classes, "calibration": calibration, "sure": sure}
+
+
+def by_class(predicted: np.ndarray, codes: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return label → n (texts of this gold label), predicted (texts given it), precision, recall, f1; None for 0/0."""
+    import numpy as np
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = range(len(names))
+    scores = precision_recall_fscore_support(codes, predicted, labels=labels, zero_division=np.nan)[:3]
+    given = np.bincount(predicted, minlength=len(names))
+    return {
+        name: {
+            "n": int((codes == code).sum()),
+            "predicted": int(given[code]),
+            **{score: float(values[code]) for score, values in zip(("precision", "recall", "f1"), scores)},
+        }
+        for code, name in enumerate(names)
+    }
 
 
 def _ece(schema: LabelSchema, probabilities: np.ndarray, codes: np.ndarray) -> dict[str, float]:

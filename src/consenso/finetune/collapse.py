@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SHARE, SHARE_OVER_PRIOR, SPREAD, CHANCE_P, ENTROPY_SHARE = 0.95, 0.03, 0.05, 0.05, 0.97
 PERMUTATIONS = 999
+FEW_DEV = 30
+"""With fewer dev texts a healthy run may well give all of them one class, or agree with them no better than chance can."""
 
 
 def find_collapse(
@@ -22,12 +24,14 @@ def find_collapse(
     looks: int = 1,
     targets: np.ndarray | None = None,
     dev_targets: np.ndarray | None = None,
+    on_train: np.ndarray | None = None,
 ) -> str | None:
     """Return why a run has collapsed, or None for a healthy one.
 
     `logits`: (n dev texts, K), −inf in the column of a class that the arm does not have; `codes`: the dev labels of the
     arm's own source; `train_codes`: its training labels; `targets`, `dev_targets`: where the training or the dev rows
-    have soft targets, these, (rows, K). Collapsed: a logit is not finite; one class only is predicted; the most
+    have soft targets, these, (rows, K); `on_train`: the logits of the training rows, (rows, K), which are judged along with
+    dev where that has fewer than FEW_DEV texts. Collapsed: a logit is not finite; one class only is predicted; the most
     predicted class has more than max(.95, its share in training + .03); the standard deviation of the logits over texts
     (mean over the classes that occur in training, each row centred, since softmax ignores a row's level) is below .05,
     or the plain cross-entropy on dev is at least .97 of the entropy of the training shares; both count only where
@@ -39,6 +43,10 @@ def find_collapse(
 
     n_classes = logits.shape[1]
     shares = np.bincount(train_codes, minlength=n_classes) / len(train_codes) if targets is None else targets.mean(0)
+    if on_train is not None and len(codes) < FEW_DEV:
+        logits, codes = np.concatenate([logits, on_train]), np.concatenate([codes, train_codes])
+        soft = targets is not None and dev_targets is not None
+        dev_targets = np.concatenate([dev_targets, targets]) if soft else None
     known = logits[:, ~np.isneginf(logits).all(axis=0)]
     if known.shape[1] == 0 or not np.isfinite(known).all():
         return "a logit is not finite"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from consenso import encoders
 from consenso.finetune.batches import evaluation_steps, training_batches
 from consenso.finetune.checkpoint import Checkpoint
-from consenso.finetune.collapse import find_collapse
+from consenso.finetune.collapse import FEW_DEV, find_collapse
 from consenso.finetune.dropout import plain_dropout, quicken_dropout
 from consenso.finetune.lora import load_trained_state, merge_lora, trained_state
 from consenso.finetune.losses import Loss, make_loss
@@ -196,7 +196,8 @@ class Fitting:
         self.model = merge_lora(self.model)  # the plain model predicts, as it will be saved
         logits = self.predict(training.asked)
         on_dev = logits[np.searchsorted(training.asked, training.dev_rows)]
-        reason = fault or self._collapse(on_dev)
+        on_train = self.predict(training.rows) if len(on_dev) < FEW_DEV else None
+        reason = fault or self._collapse(on_dev, on_train)
         probabilities = _probabilities(logits, training)
         point = next((p for p in self.curve if p["step"] == self.best_step), {})
         # the dev scores are those of the stored predictions: other batches may round otherwise than on the way
@@ -246,7 +247,7 @@ class Fitting:
         logits = self.predict(self.training.dev_rows) if self.best_logits is None else self.best_logits
         return self._collapse(logits) is None
 
-    def _collapse(self, on_dev: np.ndarray) -> str | None:
+    def _collapse(self, on_dev: np.ndarray, on_train: np.ndarray | None = None) -> str | None:
         return find_collapse(
             on_dev,
             self.training.dev_codes,
@@ -255,6 +256,7 @@ class Fitting:
             targets=self.training.targets,
             dev_targets=self.training.dev_targets,
             looks=len(self.curve),
+            on_train=on_train,
         )
 
     def _trim(self) -> None:

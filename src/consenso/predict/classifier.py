@@ -56,6 +56,8 @@ def open_classifier(name: str | Path, max_length: int | None = None) -> Classifi
     a head, a regression or multi-label head, weights that do not fit the label names, a folder without weights.
     """
     name = str(name)
+    if encoders.is_path(name) and not Path(name).expanduser().exists():
+        raise ModelError(f"model {name!r}: there is no such folder; give one that `consenso train` wrote, or a hub id")
     where = encoders.resolve_encoder(name)
     if (config := Path(where) / "config.json").is_file():
         _refuse_other_kinds(name, json.loads(config.read_text(encoding="utf-8")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,8 +66,8 @@ class Classification:
         longest = [row >= 0 and lengths[row] >= self.classifier.max_length for row in rows]
         return Batches(rows, ids, batches, sum(longest))
 
-    def probabilities(self, prepared: Batches) -> np.ndarray:
-        """Return float64 of shape (distinct texts, labels), in the order of the distinct texts.
+    def probabilities(self, prepared: Batches, tell: Callable[[float], None] | None = None) -> np.ndarray:
+        """Return float64 of shape (distinct texts, labels), in the order of the distinct texts; `tell(share done)` after each batch.
 
         Raises `ModelError` for logits that are not finite, `ConsensoError` where memory does not suffice.
         """
@@ -77,8 +77,12 @@ class Classification:
         logits = np.zeros((len(prepared.ids), len(self.classifier.labels)), dtype="float32")
         work = [self.pool.submit(self._logits, [prepared.ids[row] for row in rows]) for rows in prepared.batches]
         try:
+            done = 0
             for rows, result in zip(prepared.batches, work):
                 logits[rows] = result.result()
+                done += len(rows)
+                if tell is not None:
+                    tell(done / len(prepared.ids))
         except BaseException:
             self.pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -71,7 +71,7 @@ def predict_texts(
         for start in range(0, len(values), classification.chunk):
             chunk = values[start : start + classification.chunk]
             prepared = classification.prepare(chunk)
-            found = classification.probabilities(prepared)
+            found = classification.probabilities(prepared, _within(progress, done, len(chunk), len(values)))
             parts.append(result_rows({}, prepared, found, classification.classifier.labels, layout, start=start))
             done += len(chunk)
             if progress is not None:
@@ -185,14 +185,22 @@ def _classify(work: _Work, progress: Progress | None) -> int:
         progress(done, work.total)
     labels = work.classification.classifier.labels
     for number, rows, prepared in _ahead(_prepared(work, finished)):
-        found = work.classification.probabilities(prepared)
+        size = len(prepared.rows)
+        found = work.classification.probabilities(prepared, _within(progress, done, size, work.total))
         start = number * work.classification.chunk
         result = result_rows(rows, prepared, found, labels, work.layout, start=start, chosen=work.chosen)
         work.parts.write(number, result, work.layout, count_rows(result, prepared))
-        done += len(prepared.rows)
+        done += size
         if progress is not None:
             progress(done, work.total)
     return resumed
+
+
+def _within(progress: Progress | None, done: int, size: int, total: int) -> Callable[[float], None] | None:
+    """What tells `progress` how far a chunk of `size` rows is, after `done` rows; its end is told when it is saved."""
+    if progress is None:
+        return None
+    return lambda share: progress(done + min(int(share * size), size - 1), total)
 
 
 def _prepared(work: _Work, finished: set[int]) -> Iterator[tuple[int, Rows, Batches]]:

@@ -39,7 +39,7 @@ def model_card(folder: RunFolder | str | Path, model: Model) -> str:
     sections = {
         "What it is": _summary, "Labels": _labels, "Data": _data, "How the labels came about": _origin,
         "Training": _training, "Evaluation": _evaluation, "Calibration": _calibration,
-        "May these labels replace human ones?": _verdict, "Limits": _limits, "How to use it": _use,
+        _verdict_title(model): _verdict, "Limits": _limits, "How to use it": _use,
         "How to cite": _cite,
     }  # fmt: skip
     parts = [f"---\n{_head(model)}\n---", f"# {escape(model['name'])}"]
@@ -212,6 +212,10 @@ def _evaluation(facts: Facts, model: Model) -> Iterator[str]:
         yield _about_mean(compared, own)
     else:
         yield f"No comparison tells how classifiers trained on these labels do: {_why_uncompared(facts)}"
+    if own:
+        yield ""
+        yield from _class_table(own["classes"])
+        yield ""
     yield (
         f"On its dev texts, against the labels of its own source, it reaches macro-F1 {number(dev['macro_f1'])} and accuracy "
         f"{number(dev['accuracy'])}; these texts chose the state, so that is too good."
@@ -229,6 +233,14 @@ def _score_table(own: Any, compared: Any) -> Iterator[str]:
         cells = [_score(compared["metrics"].get(name)) for name in metrics]
         n = next(iter(compared["metrics"].values()), {"n": None})["n"]
         yield f"| mean of {plural(compared['runs'], 'training')} on the same labels | {' | '.join(cells)} | {count(n)} |"
+
+
+def _class_table(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield "| label, on human labels of test texts | precision | recall | F1 | test texts |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, found in classes.items():
+        scores = ["–" if absent(found[score]) else number(found[score]) for score in ("precision", "recall", "f1")]
+        yield f"| `{name}` | {' | '.join(scores)} | {count(found['n'])} |"
 
 
 def _is_one(compared: Mapping[str, Any], own: Any) -> bool:
@@ -263,9 +275,9 @@ def _about_mean(compared: Mapping[str, Any], own: Any) -> str:
         spans.append(f"for the mean over {plural(found['S'], 'seed')} and the test texts")
     parts = [f"In brackets: {WIDE} intervals, {', '.join(spans)}."] if spans else []
     if (seed := compared["same_training"]) is not None:
-        parts.append(f"This model is the training under seed {seed} of that comparison.")
+        parts.append(f"This model is one of the trainings that the experiment compared, the one under seed {seed}.")
     if not compared["same_recipe"]:
-        parts.append("The comparison used another recipe than this model.")
+        parts.append("The experiment compared trainings with another recipe than this model's.")
     if not _is_one(compared, own):
         bad, runs = compared["collapsed"], count(compared["runs"])
         parts.append(f"{count(bad) if bad else 'None'} of these {runs} trainings collapsed or failed.")
@@ -324,6 +336,12 @@ def _sure(model: Model) -> Iterator[str]:
         yield f"| {percent(row['at_least'], 0)} | {percent(row['share'])} ({count(row['n'])}) | {percent(row['right'] / row['n'])} |"
 
 
+def _verdict_title(model: Model) -> str:
+    if _source_word(model) == "annotator":
+        return "May these labels replace human ones?"
+    return "May consensus labels replace the human ones?"
+
+
 def _verdict(facts: Facts, model: Model) -> Iterator[str]:
     if facts.table("comparison") is None or facts.state("compare") != "current":
         yield f"Not known: {_why_uncompared(facts)}"
@@ -341,7 +359,7 @@ def _verdict(facts: Facts, model: Model) -> Iterator[str]:
         yield f"> {escape(str(row['sentence']))}\n"
         yield "\n".join(_guards(facts, student)) + "\n"
     if (arm := next(iter(rows.values()))["arm"]) != model["arm"]:
-        yield f"This verdict is about the arm `{arm}`; this model was trained on `{model['arm']}`."
+        yield f"This verdict is about the labels of the arm `{arm}`, not about this model, which was trained on `{model['arm']}`."
 
 
 def _guards(facts: Facts, student: str) -> Iterator[str]:

@@ -54,22 +54,32 @@ def fit_head(
         scores = dev_scores(training.dev_codes, on_dev, training.dev_targets)
         if scores["dev_macro_f1"] > best:
             best = scores["dev_macro_f1"]
-            loss = cross_entropy(codes, class_probabilities(model, train, n_classes), weights)
+            on_train = class_probabilities(model, train, n_classes)
+            loss = cross_entropy(codes, on_train, weights)
             steps = int(model.n_iter_[0])
             kept = {"C": C, "steps": steps, "best_step": steps, "train_loss": loss, **scores}
             chosen, found = on_dev, class_probabilities(model, asked, n_classes)
-    logits, seen = np.full_like(chosen, -np.inf), np.unique(codes)
-    logits[:, seen] = np.log(np.clip(chosen[:, seen], 1e-300, None))
+    texts, first = np.unique(distinct_rows(training, n_classes)[0], return_index=True)
     reason = find_collapse(
-        logits,
+        _logits(chosen, codes),
         training.dev_codes,
         training.codes,
         seed=training.seed,
         targets=training.targets,
         dev_targets=training.dev_targets,
         looks=len(recipe.c_grid),
+        on_train=_logits(on_train[first][np.searchsorted(texts, training.rows)], codes),
     )
     scores = {name: kept[name] for name in scores}
     point = {"step": kept["steps"], "train_loss": kept["train_loss"], **scores}
     status = "collapsed" if reason else "ok"
     return Outcome(status, reason, found, found.argmax(axis=1), kept, [point])
+
+
+def _logits(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Log probabilities; −inf for a class that does not occur in training."""
+    import numpy as np
+
+    logits, seen = np.full_like(probabilities, -np.inf), np.unique(codes)
+    logits[:, seen] = np.log(np.clip(probabilities[:, seen], 1e-300, None))
+    return logits
