@@ -31,7 +31,9 @@ from consenso.compat import (
     TrainingArguments,
     add_label_description,
     load_hf_dataset_as_dataframe,
+    tuning,
 )
+from consenso.compat import arguments as translations
 from consenso.errors import ConfigError, DataError, JoinError
 from consenso.finetune.batches import training_batches
 from consenso.finetune.students import encoder as student
@@ -71,7 +73,7 @@ FILLER = [
 @pytest.fixture(autouse=True)
 def fresh_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No training sets of other tests, and one thread."""
-    monkeypatch.setattr(compat, "_FITTED", [])
+    monkeypatch.setattr(tuning, "_FITTED", [])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -464,8 +466,8 @@ def test_old_names_are_translated_with_one_note(tmp_path: Path) -> None:
 
 def test_every_translation_is_accepted(tmp_path: Path) -> None:
     defaults = transformers.TrainingArguments(str(tmp_path), use_cpu=True)
-    renamed = {old: getattr(defaults, new) for old, new in compat._RENAMED.items()}
-    others = dict.fromkeys([*compat._REPLACED, *compat._GONE, *compat._NO_LONGER], True)
+    renamed = {old: getattr(defaults, new) for old, new in translations._RENAMED.items()}
+    others = dict.fromkeys([*translations._REPLACED, *translations._GONE, *translations._NO_LONGER], True)
     for name, value in {**renamed, **others}.items():
         with pytest.warns(ConsensoWarning, match=f"{name} → "):
             TrainingArguments(str(tmp_path), **{name: value})
