@@ -163,7 +163,7 @@ def _curve_figure(facts: Facts, student: str, frame: pd.DataFrame) -> Figure:
     wide, narrow = curves(name, panels)
     dashed = " Dashed, with a cross: collapsed runs." if collapsed else ""
     caption = (
-        f"Dev macro-F1 by optimiser step{of_student(facts, student)}, one line per seed; the ring marks the state "
+        f"Dev macro-F1 by optimiser step{of_student(facts, student)}, one line per seed; the dot marks the state "
         f"that was kept.{dashed} Dev texts are labelled by the arm’s own source, so levels of different arms are not "
         "comparable; shapes are."
     )

@@ -54,7 +54,10 @@ def cited(text: str) -> list[str]:
 
 
 def booktabs(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], *, caption: str, label: str) -> str:
-    """Return a table of the package booktabs. `columns`: pairs (heading, True for numbers); cells are plain text."""
+    """Return a table for the packages booktabs and graphicx, shrunk to the text's width where it is wider.
+
+    `columns`: pairs (heading, True for numbers); cells are plain text.
+    """
     form = "".join("r" if number else "l" for _, number in columns)
     lines = [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in rows]
     return "\n".join(
@@ -63,13 +66,17 @@ def booktabs(columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]],
             r"\centering",
             rf"\caption{{{escape_latex(caption)}}}",
             rf"\label{{{label}}}",
+            r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{form}}}",
             r"\toprule",
             " & ".join(escape_latex(name) for name, _ in columns) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}%",
+            "}",
             r"\end{table}",
         ]
     )

@@ -77,7 +77,7 @@ class PaperTexts:
     def as_latex(self) -> str:
         """Return paper.tex: parts to copy or to \\input; the references are in paper.bib."""
         parts = [
-            "% Written by consenso; needs \\usepackage{booktabs}; the references are in paper.bib (UTF-8).",
+            "% Written by consenso; needs \\usepackage{booktabs,graphicx}; the references are in paper.bib (UTF-8).",
             "% The verdict in a sentence",
             cite_latex(self.sentence),
             self.latex_table,

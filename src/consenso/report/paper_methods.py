@@ -233,7 +233,7 @@ def _students(facts: Facts) -> Iterator[str]:
         recipe, base = recipe_of(facts, student), student.partition(" (")[0]
         if base in {"encoder", "contrastive"}:
             forms = _RECIPE if base == "encoder" else _OF_PAIRS
-            said = [form.format(recipe[name]) for name, form in forms if name in recipe]
+            said = [_counted(form, recipe[name]) for name, form in forms if name in recipe]
             said += _unusual(recipe if base == "encoder" else {"precision": recipe.get("precision")})
         else:
             said = []
@@ -254,6 +254,13 @@ def _students(facts: Facts) -> Iterator[str]:
         )
 
 
+def _counted(form: str, value: Any) -> str:
+    if value == 1:
+        for many, one in (("passes", "pass"), ("evaluations", "evaluation"), ("{:g} pairs per", "{:g} pair per")):
+            form = form.replace(many, one)
+    return form.format(value)
+
+
 def _unusual(recipe: Mapping[str, Any]) -> list[str]:
     """What a recipe has that most have not."""
     said = {
@@ -272,21 +279,28 @@ def _seeds(facts: Facts) -> Iterator[str]:
     if trainings is None:
         return
     as_run = trainings[trainings["attempt"] == "as_run"]
-    seeds = sorted({int(seed) for seed in as_run["seed"]})
-    if not seeds:
+    if as_run.empty:
         return
-    listed_ = f"{seeds[0]} to {seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2 else listed(
-        [str(seed) for seed in seeds])  # fmt: skip
+    of_students: dict[tuple[int, ...], list[str]] = {}
+    for student, own in as_run.groupby("student", sort=False):
+        of_students.setdefault(tuple(sorted({int(seed) for seed in own["seed"]})), []).append(f"“{student}”")
     each = ""
     if drawn := [student for student in facts.students if student in facts.resampling]:
         whose = "" if len(drawn) == len(facts.students) else f" of {listed([f'“{student}”' for student in drawn])}"
         each = f", each seed{whose} with its own bootstrap resample of the training texts, the same in every arm"
     k = as_run["fold"].nunique()
     folds = f" in each of the {k} folds" if k > 1 else ""
-    yield (
-        f"Every arm was trained under the same {plural(len(seeds), 'seed')} ({listed_}){folds}{each}: "
-        f"{plural(len(as_run), 'run')}."
-    )
+    said = [
+        f"under the same {_seed_words(seeds)}" + ("" if len(of_students) == 1 else f" by {listed(students)}")
+        for seeds, students in of_students.items()
+    ]
+    yield f"Every arm was trained {listed(said)}{folds}{each}: {plural(len(as_run), 'run')}."
+
+
+def _seed_words(seeds: tuple[int, ...]) -> str:
+    is_range = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
+    which = f"{seeds[0]} to {seeds[-1]}" if is_range else listed([str(seed) for seed in seeds])
+    return f"{plural(len(seeds), 'seed')} ({which})"
 
 
 def _arms(facts: Facts) -> Iterator[str]:
