@@ -79,7 +79,7 @@ def test_without_yes_it_only_lists(folder: Path, say: Any) -> None:
 def test_with_yes_what_nothing_needs_goes_and_nothing_else(folder: Path, say: Any) -> None:
     kept = files_in(folder) - {one.path.relative_to(folder).as_posix() for one in found_in(folder, "pieces")}
     for rubbish in (
-        "cache/embeddings-1.npy", "cache/tokens/1.npz", "pieces/unfinished/k.pt", "tables/.votes.parquet.12-0a1b2c3d",
+        "cache/embeddings-1.npy", "cache/tokens/1.npz", "pieces/unfinished/k.pt", "tables/.votes.parquet.4194305-0a1b2c3d",
         "cache/prepared-x1/prepared.npz",
     ):  # fmt: skip
         write(folder / rubbish)
@@ -156,6 +156,22 @@ def test_a_prediction_that_may_be_at_work_stays(folder: Path) -> None:
     write(folder / ".mine.parts" / "thesis.txt", days=1)
     with FileLock(folder / ".held.csv.parts" / ".lock"):
         assert [one.path.name for one in found_in(folder, "unfinished")] == [".killed.csv.parts", ".out.csv.parts"]
+
+
+def test_a_prediction_that_was_taken_up_since_it_was_listed_stays(tmp_path: Path) -> None:
+    parts = tmp_path / ".out.csv.parts"
+    for name in ("0.parquet", "key.txt", ".lock"):
+        write(parts / name, days=1)
+    listed = chosen(survey([], [tmp_path], hub=False))
+    assert [one.path for one in listed] == [parts.resolve()] or [one.path for one in listed] == [parts]
+    with FileLock(parts / ".lock"):
+        assert remove(listed) == []
+    write(parts / "1.parquet", days=0)
+    assert remove(listed) == []
+    assert (parts / "0.parquet").exists()
+    write(parts / "1.parquet", days=1)
+    assert remove(listed) == listed
+    assert not parts.exists()
 
 
 def test_a_dotfile_of_the_user_is_no_leftover(folder: Path) -> None:

@@ -149,7 +149,26 @@ def test_scaling_changes_no_label_and_undoes_itself():
 def test_a_probability_of_0_is_no_infinity():
     p = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert np.isfinite(scale(p, 2.0)).all()
-    assert fit_temperature(p, np.array([0, 1, 1])) == pytest.approx(math.log(1e12) / math.log(2), rel=1e-3)
+    assert fit_temperature(p, np.array([0, 1, 1])) == pytest.approx(math.log(1e45) / math.log(2), rel=1e-3)
+
+
+def test_the_temperature_of_a_very_sure_classifier_is_that_of_its_logits() -> None:
+    """Gaps of up to 90 nats, more than a clip at 1e-12 leaves: T from the logits themselves, by a grid."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 3)) * 15
+    codes = np.where(rng.random(500) < 0.15, rng.integers(0, 3, 500), logits.argmax(axis=1))
+
+    def loss(T: float) -> float:
+        z = logits / T
+        return float((np.logaddexp.reduce(z, axis=1) - z[np.arange(500), codes]).mean())
+
+    grid = np.linspace(1, 30, 5801)
+    best = grid[np.argmin([loss(T) for T in grid])]
+    p = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+    assert (p < 1e-12).any()
+    assert fit_temperature(p, codes) == pytest.approx(best, rel=0.002)
+    found = scale(p, best)
+    assert -np.log(found[np.arange(500), codes]).mean() == pytest.approx(loss(best), rel=1e-6)
 
 
 def test_an_overconfident_student_is_mended_by_its_own_dev_labels():

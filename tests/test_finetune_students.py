@@ -664,3 +664,8 @@ def test_arms_registry_and_students_registry_are_complete() -> None:
     assert set(ARM_NAMES) <= set(ARMS)
     for module in STUDENTS.values():
         assert all(isinstance(getattr(module, name), Callable) for name in ("prepare", "train", "seconds"))
+
+
+def test_a_lone_surrogate_is_read_as_a_question_mark() -> None:
+    tokenizer = encoders.load_tokenizer("embedded")
+    assert encoders.tokenize(tokenizer, ["a \ud83d b"], 16) == encoders.tokenize(tokenizer, ["a ? b"], 16)

@@ -247,8 +247,8 @@ def test_a_kill_in_the_middle_of_a_training_changes_no_number(tiny: str, tmp_pat
 def test_a_removed_checkpoint_takes_only_its_own_half_written_files_along(tmp_path: Path) -> None:
     one = Checkpoint(tmp_path / "one.pt")
     one.save({"steps": 1})
-    theirs = [".one.pt.7-0a9ac6e7.pt.8-0a9ac6e7", ".other.pt.7-0a9ac6e7", "two.pt"]
-    for name in (".one.pt.7-0a9ac6e7", *theirs):
+    theirs = [".one.pt.4194305-0a9ac6e7.pt.8-0a9ac6e7", ".other.pt.4194305-0a9ac6e7", "two.pt"]
+    for name in (".one.pt.4194305-0a9ac6e7", *theirs):
         (tmp_path / name).touch()
     one.remove()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(theirs)

@@ -219,8 +219,39 @@ def test_an_arm_of_an_annotator_that_nobody_is_costs_no_vote(tmp_path: Path) -> 
 
 
 def test_half_written_files_of_a_killed_run_are_cleared(experiment: Path, tmp_path: Path) -> None:
-    leftover = tmp_path / "run" / "tables" / ".votes.parquet.123-0a1b2c3d"
+    leftover = tmp_path / "run" / "tables" / ".votes.parquet.4194305-0a1b2c3d"  # no process has this number
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
+    at_work = leftover.with_name(f".labels.csv.{os.getppid()}-0a1b2c3d")
+    at_work.write_bytes(b"of a process that is alive")
     run(experiment, tmp_path / "run", until="data")
     assert not leftover.exists()
+    assert at_work.exists()
+
+
+def test_a_kill_after_a_table_was_replaced_leaves_its_stage_undone(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(experiment, tmp_path / "run", until="consensus")
+    place = RunFolder(tmp_path / "run")
+    before, entry = place.read("labels"), place.record()["stages"]["consensus"]
+
+    class Killed(BaseException):
+        pass
+
+    note = RunFolder.note
+
+    def killed(self: RunFolder, name: str, value: object) -> None:
+        if name == "tables" and "labels" in value:
+            raise Killed
+        note(self, name, value)
+
+    monkeypatch.setattr(RunFolder, "note", killed)
+    with pytest.raises(Killed):
+        place.write("labels", before.iloc[:10])
+    monkeypatch.undo()
+    assert len(place.read("labels")) == 10
+    assert not place.is_done("consensus", entry["key"])
+    _, events = run(experiment, tmp_path / "run", until="consensus")
+    assert "consensus" in worked(events)
+    pd.testing.assert_frame_equal(place.read("labels"), before)

@@ -232,6 +232,51 @@ def test_columns_are_chosen_kept_and_renamed_where_they_clash(model: Path, tmp_p
     assert (first["source_predicted"], first["source_status"]) == ("old", "1")
 
 
+def test_a_kept_column_that_is_called_like_a_probability_keeps_its_values(model: Path, tmp_path: Path) -> None:
+    label = json.loads((model / "config.json").read_text())["id2label"]["0"]
+    (tmp_path / "t.csv").write_text(f"text,p_{label}\ngoal,OLD1\nvery bad,OLD2\n", encoding="utf-8")
+    for suffix in (".csv", ".parquet"):
+        plain = predict_file(tmp_path / "t.csv", model, tmp_path / f"o{suffix}", keep="all", probabilities=False)
+        assert list(read_rows(plain.path)[f"p_{label}"]) == ["OLD1", "OLD2"]
+        both = predict_file(tmp_path / "t.csv", model, tmp_path / f"p{suffix}", keep="all")
+        assert list(read_rows(both.path)[f"source_p_{label}"]) == ["OLD1", "OLD2"]
+        assert set(map(float, read_rows(both.path)[f"p_{label}"])).isdisjoint({float("nan")})
+
+
+def test_dates_of_a_spreadsheet_stand_in_parquet_without_quotes(model: Path, tmp_path: Path) -> None:
+    dates = pd.to_datetime(["2024-01-02", "2024-01-03"])
+    pd.DataFrame({"text": ["goal", "bad"], "day": dates}).to_excel(tmp_path / "t.xlsx", index=False)
+    done = predict_file(tmp_path / "t.xlsx", model, tmp_path / "o.parquet", keep="all")
+    assert [str(day)[:10] for day in read_rows(done.path)["day"]] == ["2024-01-02", "2024-01-03"]
+
+
+def test_a_tsv_of_one_column_keeps_rows_between_stray_quotes(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('text\n"good film\nbad" film\nfine\n', encoding="utf-8")
+    assert predict_file(tmp_path / "t.tsv", model, tmp_path / "o.csv").rows == 3
+    (tmp_path / "q.tsv").write_text('text\n"good film\nof two lines"\nfine\n', encoding="utf-8")
+    assert predict_file(tmp_path / "q.tsv", model, tmp_path / "p.csv").rows == 2
+
+
+def test_json_lines_whose_records_have_a_list_called_data_are_read(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"data": [1], "text": "good"}\n{"data": [2], "text": "bad"}\n', encoding="utf-8")
+    assert predict_file(tmp_path / "t.json", model, tmp_path / "o.csv").rows == 2
+    (tmp_path / "one.json").write_text(
+        '{"data": [{"text": "good"}, {"text": "bad"}, {"text": "so"}]}', encoding="utf-8"
+    )
+    assert predict_file(tmp_path / "one.json", model, tmp_path / "p.csv").rows == 3
+
+
+def test_json_lines_of_a_result_are_json_also_where_a_number_is_infinite(model: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["goal", "bad"], "d": [float("inf"), 1.5]}).to_parquet(tmp_path / "t.parquet")
+    done = predict_file(tmp_path / "t.parquet", model, tmp_path / "o.jsonl", keep="all")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    rows = [json.loads(line, parse_constant=refuse) for line in done.path.read_text(encoding="utf-8").splitlines()]
+    assert [row["d"] for row in rows] == [None, 1.5]
+
+
 def test_rows_without_an_id_are_numbered_and_limit_ends_early(model: Path, tmp_path: Path) -> None:
     data = tmp_path / "t.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in some_texts(30)), encoding="utf-8")

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from consenso import encoders
-from consenso.finetune import Recipe, workers
+from consenso.finetune import Recipe, pool, workers
+from consenso.finetune.pieces import write_piece
+from consenso.finetune.training import Outcome, Training
+from consenso.labels import LabelSchema
+from consenso.steps.finetune import members
+from consenso.store import RunFolder
 
+SCHEMA = LabelSchema.from_names(["no", "yes"])
+ROWS = np.arange(2)
+TRAINING = Training(key="", seed=1, rows=ROWS, codes=ROWS, dev_rows=ROWS, dev_codes=ROWS, asked=ROWS, steps=1)
 LONG, SHORT = 1_000.0, 5.0
 
 
@@ -62,3 +75,37 @@ def test_a_script_of_the_user_is_not_run_again(tmp_path: Any) -> None:
         for how in (["-c", asks], [str(tmp_path / "mine.py")])
     )
     assert (in_shell, in_script) == ("True", "False")
+
+
+def test_what_ended_before_a_worker_died_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three trainings the first is told, the second ended untold, the third took its process along."""
+    bench = pool.Bench("linear", Recipe(), SCHEMA, RunFolder(tmp_path))
+    told, untold, lost = (dataclasses.replace(TRAINING, key=key) for key in ("told", "untold", "lost"))
+    outcome = Outcome("ok", None, np.array([[0.2, 0.8]]), np.array([1]), {"steps": 1}, [])
+    tries: list[list[str]] = []
+
+    def broken(bench: pool.Bench, path: Path, trainings: list[Training], workers: int) -> Iterator[tuple[str, Outcome]]:
+        tries.append([training.key for training in trainings])
+        if len(trainings) > 1:
+            yield "told", outcome
+            write_piece(tmp_path / "pieces" / "trainings" / "untold.parquet", outcome)
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(pool, "_pool", broken)
+    found = dict(pool.in_processes(bench, {"rows": np.zeros(1)}, [told, untold, lost], 2))
+    assert tries == [["told", "untold", "lost"], ["lost"]]
+    assert {key: each.status for key, each in found.items()} == {"told": "ok", "untold": "ok", "lost": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("joined", "expected"),
+    [
+        ("a + b", ["a", "b"]),
+        ("gpt + rag + a", ["gpt + rag", "a"]),
+        ("a + gpt + rag", ["a", "gpt + rag"]),
+        ("gpt + a", ["gpt", "a"]),
+        ("a + unknown", []),
+    ],
+)
+def test_names_of_a_panel_may_hold_what_joins_them(joined: str, expected: list[str]) -> None:
+    assert members(joined, {"a", "b", "gpt", "gpt + rag"}) == expected

@@ -5,6 +5,7 @@ Gold, votes, the vote log, tables and reports are never among it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import time
@@ -101,10 +102,7 @@ def remove(found: Sequence[Found]) -> list[Found]:
             for one in mine:
                 if (one.what, one.path) in still:
                     _delete(one.path)
-    models = [one for one in found if one.run is None]
-    for one in models:
-        _delete_model(one)
-    return gone + models
+    return gone + [one for one in found if one.run is None and _is_deleted(one)]
 
 
 # run folders
@@ -171,15 +169,28 @@ def _has_lock(path: Path) -> bool:
 
 
 def _is_free(lock: Path) -> bool:
+    with _held(lock) as is_free:
+        return is_free
+
+
+@contextlib.contextmanager
+def _held(lock: Path) -> Iterator[bool]:
+    """Hold a lock inside the block, where there is one; yield whether nobody else does."""
     from filelock import FileLock, Timeout
 
     if not lock.exists():
-        return True
+        yield True
+        return
+    mine = FileLock(lock, timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            return True
+        mine.acquire()
     except (Timeout, OSError):
-        return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        mine.release()
 
 
 def _delete(path: Path) -> None:
@@ -242,13 +253,23 @@ def _scan(place: Path | None) -> Any:
     return scan_cache_dir(place or constants.HF_HUB_CACHE)
 
 
-def _delete_model(one: Found) -> None:
+def _is_deleted(one: Found) -> bool:
+    """Delete what lies outside run folders; return whether it is gone: what has come into use since it was listed stays."""
     if one.revisions:
         _scan(one.path.parent).delete_revisions(*one.revisions).execute()
-        return
-    if one.what != "models":
-        _delete(one.path)
-        return
+    elif one.what == "models":
+        _delete_model(one)
+    elif one.path.exists():
+        if not _is_left(one.path):
+            return False
+        with _held(one.path / ".lock") as is_free:
+            if is_free:
+                _delete(one.path)
+            return is_free
+    return True
+
+
+def _delete_model(one: Found) -> None:
     files = _model_files(one.path)
     for path in files:
         path.unlink(missing_ok=True)

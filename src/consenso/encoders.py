@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.errors import MissingExtraError, ModelError
-from consenso.store import digest, write_atomically
+from consenso.store import digest, major_version, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -208,7 +208,8 @@ def embed(
     distinct = sorted(set(texts))
     path = None
     if cache is not None:
-        key = digest([encoder_fingerprint(encoder), max_length, distinct])[:32]
+        made_with = [major_version(library) for library in ("torch", "transformers")]
+        key = digest([encoder_fingerprint(encoder), max_length, distinct, made_with])[:32]
         path = Path(cache) / f"embeddings-{key}.npy"
     vectors = _read_vectors(path, len(distinct))
     if vectors is None:
@@ -341,12 +342,16 @@ def _check_tokenizer(name: str, tokenizer: Any, config: Any) -> None:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Return each text's token ids with special tokens, cut at `max_length` or the encoder's own limit, not padded."""
+    """Return each text's token ids with special tokens, cut at `max_length` or the encoder's own limit, not padded.
+
+    Lone surrogates are read as question marks.
+    """
     if not len(texts):
         return []
+    readable = [text.encode("utf-8", "replace").decode() for text in texts]
     limit = min(max_length, tokenizer.model_max_length)
     # padding=False and truncation=True override what a saved tokenizer.json asks for (MiniLM's pads to 128).
-    found = tokenizer(list(texts), padding=False, truncation=True, max_length=limit, return_attention_mask=False)
+    found = tokenizer(readable, padding=False, truncation=True, max_length=limit, return_attention_mask=False)
     ids: list[list[int]] = found["input_ids"]
     return ids
 

@@ -55,12 +55,29 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}")
 
 
 def half_written(place: Path) -> list[Path]:
-    """Return the files below a folder that `write_atomically` began and a killed process left; nobody else's."""
-    return [path for path in place.glob("**/.*.*-????????") if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+    """Return the files below a folder that `write_atomically` began and a killed process left; nobody else's.
+
+    Those of another process that is alive on this machine are not among them: `predict` may write into a run folder.
+    """
+    found = [(path, _TEMPORARY.fullmatch(path.name)) for path in place.glob("**/.*.*-????????")]
+    return [path for path, name in found if name and path.is_file() and not _is_at_work(int(name[1]))]
+
+
+def _is_at_work(process: int) -> bool:
+    """Whether a process other than this one is alive; unknown on Windows, where it counts as dead."""
+    if process == os.getpid() or os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def remove(path: Path) -> None:
@@ -154,6 +171,7 @@ class RunFolder:
         print_ = fingerprint(arrow, table)
         if self.has(name) and self.fingerprints().get(name) == print_ and not table.volatile:
             return print_
+        self._forget(name)
         write_atomically(
             self.table_path(name),
             lambda path: pq.write_table(arrow, path, compression="zstd", row_group_size=ROW_GROUP),
@@ -199,10 +217,16 @@ class RunFolder:
                 pq.write_table(arrow, path, compression="zstd")
                 hashed.add(arrow)
 
+        self._forget(name)
         write_atomically(self.table_path(name), write)
         print_ = hashed.hexdigest()
         self.note("tables", {**self.fingerprints(), name: print_})
         return print_
+
+    def _forget(self, name: str) -> None:
+        """No longer vouch for a table that is about to be replaced: a kill may come before its new fingerprint is noted."""
+        if name in (prints := self.fingerprints()):
+            self.note("tables", {table: print_ for table, print_ in prints.items() if table != name})
 
     def read_parts(self, name: str, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
         """Yield some columns of a table in batches of at most so many rows, in the order of its key.
@@ -432,3 +456,14 @@ class _Sink:
     def flush(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def major_version(distribution: str) -> str | None:
+    """Return the major version of an installed library (before 1 the minor one too, which may change anything), or None."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        major, _, rest = version(distribution).partition(".")
+        return f"0.{rest.partition('.')[0]}" if major == "0" else major
+    except PackageNotFoundError:
+        return None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-_SMALLEST = 1e-12
-"""A probability below this counts as this much in a logarithm."""
+_SMALLEST = 1e-45
+"""A probability below this, about the smallest of a float32, counts as this much in a logarithm."""
 _LOG_T = 8.0
 """Temperatures from e^−8 to e^8 are tried."""
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from consenso import encoders
 from consenso.finetune.checkpoint import Checkpoint
-from consenso.finetune.pieces import write_piece
+from consenso.finetune.pieces import read_piece, write_piece
 from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import STUDENTS
 from consenso.finetune.training import Outcome, Prepared, Training
@@ -70,6 +70,10 @@ class Bench:
         if checkpoint is not None:
             checkpoint.remove()
         return outcome
+
+    def finished(self, training: Training) -> Outcome | None:
+        """Return what came out of a training that is on disk, or None."""
+        return None if self.folder is None else read_piece(self.folder.piece_path("trainings", training.key))
 
     def checkpoint(self, training: Training) -> Checkpoint | None:
         """Return where the training saves its state; None without a run folder."""
@@ -126,6 +130,9 @@ def in_processes(bench: Bench, prepared: Prepared, trainings: Sequence[Training]
             logger.warning("a worker process died; %d training(s) are tried again one by one", len(left))
         deaths = 0
         for training in left.values():
+            if (found := bench.finished(training)) is not None:  # before the pool broke
+                yield training.key, found
+                continue
             try:
                 if deaths < _DEATHS:
                     yield from _pool(bench, path, [training], 1)

@@ -18,7 +18,7 @@ from consenso.finetune.recipe import Recipe
 from consenso.finetune.students import STUDENTS
 from consenso.finetune.training import Training, base_student
 from consenso.labels import LabelSchema
-from consenso.store import digest
+from consenso.store import digest, major_version
 from consenso.tables import ARMS, FOLDS, check, with_text_ids
 
 if TYPE_CHECKING:
@@ -289,19 +289,8 @@ def _header(student: str, recipe: Recipe, schema: LabelSchema) -> dict[str, Any]
         "recipe": recipe.model_dump(mode="json", include=module.RECIPE_FIELDS - {"steps", "patience"}),
         "encoder": encoders.encoder_fingerprint(recipe.encoder) if module.USES_ENCODER else None,
         "labels": list(schema.names),
-        "libraries": {name: _major(name) for name in libraries},
+        "libraries": {name: major_version(name) for name in libraries},
     }
-
-
-def _major(distribution: str) -> str | None:
-    """Its major version; before version 1 the minor one too, which may change anything."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        major, _, rest = version(distribution).partition(".")
-        return f"0.{rest.partition('.')[0]}" if major == "0" else major
-    except PackageNotFoundError:
-        return None
 
 
 def _prints(texts: pd.Series) -> np.ndarray:

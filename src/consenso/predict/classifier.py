@@ -40,9 +40,8 @@ class Classifier:
     """Tokens after which a text is cut."""
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids, cut at `max_length`; lone surrogates are read as question marks."""
-        readable = [text.encode("utf-8", "replace").decode() for text in texts]
-        return encoders.tokenize(self.tokenizer, readable, self.max_length)
+        """Return each text's token ids, cut at `max_length`."""
+        return encoders.tokenize(self.tokenizer, texts, self.max_length)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and mask (int64), padded to the longest on the tokenizer's side."""

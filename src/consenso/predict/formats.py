@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +26,8 @@ class Layout:
 
     types: dict[str, Any]
     """Column → Arrow type; None: text, written as it stands (objects as JSON)."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Column of the source that is copied → its name in the result."""
 
     def schema(self) -> Any:
         """Return the Arrow schema of a Parquet result."""
@@ -105,7 +107,7 @@ def _chain(path: Path, head: bytes, parts: Sequence[Path], zipped: bool) -> None
 def _write_json_lines(path: Path, rows: Rows, layout: Layout) -> None:
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         for values in zip(*(rows[name] for name in layout.types)):
-            cells = (None if isinstance(value, float) and math.isnan(value) else value for value in values)
+            cells = (None if isinstance(value, float) and not math.isfinite(value) else value for value in values)
             record = json.dumps(dict(zip(layout.types, cells)), ensure_ascii=False, default=str)
             file.write(record + "\n")
 
@@ -131,7 +133,8 @@ def _write_parquet(path: Path, rows: Rows, layout: Layout) -> None:
 def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value if value is None else value.encode("utf-8", "replace").decode()
-    return json.dumps(value, ensure_ascii=False, default=str)
+    is_json = isinstance(value, list | dict | bool | int | float)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
 
 
 def _join_parquet(path: Path, parts: Sequence[Path], layout: Layout, *, zipped: bool) -> None:

@@ -34,7 +34,7 @@ def layout_of(
     if settings.probabilities:
         own |= {f"p_{label}": pa.float64() for label in labels}
     kept = {} if chosen is None else kept_names(chosen, own)
-    return Layout({**own, **{new: types.get(name) for name, new in kept.items()}})
+    return Layout({**own, **{new: types.get(name) for name, new in kept.items()}}, kept)
 
 
 def kept_names(chosen: Chosen, own: Mapping[str, Any]) -> dict[str, str]:
@@ -73,12 +73,11 @@ def result_rows(
         "confidence": [None if row < 0 else rounded[row][best[row]] for row in prepared.rows],
         "status": ["empty" if row < 0 else "ok" for row in prepared.rows],
     }
+    own = layout.types.keys() - set(layout.kept.values())
     for position, label in enumerate(labels):
-        if f"p_{label}" in layout.types:
+        if f"p_{label}" in own:
             result[f"p_{label}"] = [None if row < 0 else rounded[row][position] for row in prepared.rows]
-    if chosen is not None:
-        result |= {new: rows[name] for name, new in kept_names(chosen, result).items()}
-    return result
+    return result | {new: rows[name] for name, new in layout.kept.items()}
 
 
 def count_rows(result: Rows, prepared: Batches) -> dict[str, Any]:

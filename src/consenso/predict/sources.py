@@ -203,8 +203,22 @@ def _quoted_well(path: Path, blank: int) -> bool:
         warnings.simplefilter("error")
         try:
             frames = _frames(path, SCAN, sep="\t", quoting=csv.QUOTE_MINIMAL, skiprows=blank)
-            return not any(frame[name].str.contains("\t", regex=False).any() for frame in frames for name in frame)
+            for frame in frames:
+                if len(frame.columns) == 1:
+                    return _strictly_quoted(path)
+                if any(frame[name].str.contains("\t", regex=False).any() for name in frame):
+                    return False
         except (ValueError, Warning):
+            return False
+    return True
+
+
+def _strictly_quoted(path: Path) -> bool:
+    """Whether no quoted cell goes on after its closing quote: where there is one column, no swallowed tab can tell."""
+    with _open_text(path) as file:
+        try:
+            return all(len(row) < 2 for row in csv.reader(file, delimiter="\t", strict=True))
+        except csv.Error:
             return False
 
 
@@ -252,10 +266,12 @@ def _open_json(path: Path) -> Source:
     with _open_text(path) as file:
         lines = [line for line in itertools.islice(file, 2) if line.strip()]
     try:
-        first = json.loads(lines[0]) if lines else None
+        found = [json.loads(line) for line in lines]
     except (ValueError, RecursionError):
         return _open_whole(path)
-    is_line = isinstance(first, dict) and not isinstance(first.get("data"), list)
+    is_line = all(isinstance(record, dict) for record in found) and (
+        len(found) > 1 or not any(isinstance(record.get("data"), list) for record in found)
+    )
     return _open_json_lines(path) if is_line else _open_whole(path)
 
 

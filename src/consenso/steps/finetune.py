@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +169,18 @@ def _best_panels(this: Run, votes: pd.DataFrame) -> dict[str, list[str]]:
     """
     sizes = describe_panel(votes.assign(cost=None, confidence=None), None, labels=this.schema, seed=0)[1]
     inner = sizes[(sizes["size"] > 1) & (sizes["size"] < sizes["size"].max())]
-    return {f"panel:{size}": str(who).split(" + ") for size, who in zip(inner["size"], inner["annotators"])}
+    names = set(votes["annotator"].astype(str))
+    return {f"panel:{size}": members(str(who), names) for size, who in zip(inner["size"], inner["annotators"])}
+
+
+def members(joined: str, names: Collection[str]) -> list[str]:
+    """Return the annotators that a panel's text joins by " + ", which a name may hold too; [] where they are not all known."""
+    for name in sorted(names, key=len, reverse=True):
+        if joined == name:
+            return [name]
+        if joined.startswith(f"{name} + ") and (rest := members(joined[len(name) + 3 :], names)):
+            return [name, *rest]
+    return []
 
 
 def panels_of(folder: RunFolder) -> dict[str, list[str]]:
