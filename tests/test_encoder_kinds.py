@@ -373,9 +373,7 @@ def test_the_command_line_says_it_in_one_line(fault: str, say: Any, tmp_path: Pa
     write_experiment(tmp_path, finetune=student)
     said = say("finetune")
     assert said.code == 2
-    assert said.err.splitlines()[-1].startswith(
-        f"consenso: encoder {str(bert) if fault in CHECKED else repr(str(bert))}"
-    )
+    assert said.err.splitlines()[-1].startswith(f"consenso: model {str(bert) if fault in CHECKED else repr(str(bert))}")
     assert "Traceback" not in said.err
 
 
@@ -474,6 +472,22 @@ def test_a_missing_hub_model_names_the_command_that_fetches_it(monkeypatch: pyte
         encoders.load_tokenizer("org/nowhere")
     with pytest.raises(ModelError, match=todo):
         encoders.encoder_fingerprint("org/nowhere")
+
+
+def test_without_network_a_missing_model_is_told_at_once_and_the_folder_that_was_meant_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clf").mkdir()
+    (tmp_path / "clf" / "config.json").write_text("{}", encoding="utf-8")
+    wanted = r"no such folder, not in Hugging Face's cache, and hub\.invalid cannot be reached; .* Did you mean 'clf'"
+    with pytest.raises(ModelError, match=wanted):
+        encoders.load_tokenizer("klf")
 
 
 def test_a_name_that_the_hub_cannot_have_is_an_error() -> None:

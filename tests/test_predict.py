@@ -35,6 +35,7 @@ from consenso.predict import Predicted, PredictSettings, classifying, forward, p
 from consenso.predict.classifier import open_classifier
 from consenso.predict.parts import Parts
 from consenso.predict.sources import open_source
+from consenso.readers import read_file
 from making_models import TEXTS, train_words
 
 LABELS = ["bad", "middling", "very good"]
@@ -275,6 +276,27 @@ def test_json_lines_of_a_result_are_json_also_where_a_number_is_infinite(model: 
 
     rows = [json.loads(line, parse_constant=refuse) for line in done.path.read_text(encoding="utf-8").splitlines()]
     assert [row["d"] for row in rows] == [None, 1.5]
+
+
+def test_a_broken_table_says_which_line_in_plain_words(model: Path, tmp_path: Path) -> None:
+    for content, wanted in (
+        ("text,b\na,b\nc, d, e, f\n", r"line 3 has 4 cells, the header 2"),
+        ('text,b\na,b\nc,d\n"e,f\n', r"the quote that opens in data row 3 is never closed"),
+    ):
+        (tmp_path / "t.csv").write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=wanted):
+            predict_file(tmp_path / "t.csv", model, tmp_path / "o.csv")
+        with pytest.raises(DataError, match=wanted):
+            read_file(tmp_path / "t.csv")
+
+
+def test_a_column_is_guessed_only_for_one_that_was_named(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("body,outlet\ngood,x\n", encoding="utf-8")
+    with pytest.raises(DataError, match="missing column 'text'") as caught:
+        predict_file(tmp_path / "t.csv", model, tmp_path / "o.csv")
+    assert "Did you mean" not in str(caught.value)
+    with pytest.raises(DataError, match="Did you mean 'body'"):
+        predict_file(tmp_path / "t.csv", model, tmp_path / "o.csv", text="bodi")
 
 
 def test_rows_without_an_id_are_numbered_and_limit_ends_early(model: Path, tmp_path: Path) -> None:

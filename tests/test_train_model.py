@@ -804,12 +804,20 @@ def test_nothing_is_pushed_unless_asked(labelled: tuple[Path, Path], tmp_path: P
     assert (made.address, hub.asked) == (None, [])
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_run_folder_is_no_model_to_replace(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"no consenso\.json, so no model of consenso train") as caught:
+        saving.check_target(tmp_path, force=force)
+    assert str(caught.value).endswith("name another folder")
+
+
 def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path) -> None:
     aside = tmp_path / ".model.replaced"
     aside.mkdir()
     for name in ("consenso.json", "notes.txt"):
         (aside / name).write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match=r"holds a model .*--force"):
         saving.check_target(tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["consenso.json", "notes.txt"]
     assert not aside.exists()

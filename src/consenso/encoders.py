@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from consenso.errors import MissingExtraError, ModelError
+from consenso.errors import MissingExtraError, ModelError, nearest
 from consenso.store import digest, major_version, write_atomically
 
 if TYPE_CHECKING:
@@ -52,6 +52,27 @@ def resolve_encoder(name: str) -> str:
         raise ModelError(f"model {name!r}: there is no such folder; give a model folder, a hub id or {EMBEDDED!r}")
     cached = _cached_snapshot(name)
     return name if cached is None else str(cached)
+
+
+def _need_hub(name: str) -> None:
+    """Raise `ModelError` at once where the hub's address is not known, rather than after huggingface_hub's five tries."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    if constants.HF_HUB_OFFLINE or host is None or getproxies():  # told elsewhere; a proxy knows more
+        return
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        folders = sorted(path.parent.name for path in Path().glob("*/config.json"))
+        raise ModelError(
+            f"model {name!r}: no such folder, not in Hugging Face's cache, and {host} cannot be reached; fetch it once with "
+            f"`hf download {name}`, or give a folder.{nearest(name, folders)}"
+        ) from None
 
 
 def is_path(name: str) -> bool:
@@ -161,6 +182,8 @@ def _hub_commit(name: str) -> str:
 
 def _load_config(name: str) -> Any:
     transformers, where = import_transformers(), resolve_encoder(name)
+    if where == name and not Path(name).expanduser().is_dir():
+        _need_hub(name)
     with _named_errors(name), quiet_transformers(transformers):
         return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
 

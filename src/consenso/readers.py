@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -87,6 +88,20 @@ def _brief(error: BaseException) -> str:
     return " ".join((str(error) or type(error).__name__).split())[:200]
 
 
+_LONG_ROW = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+_OPEN_QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
+
+
+def table_fault(error: BaseException) -> str:
+    """Return what pandas says about a broken CSV or TSV file, in plain words."""
+    said = _brief(error)
+    if found := _LONG_ROW.search(said):
+        return f"line {found[2]} has {found[3]} cells, the header {found[1]}"
+    if found := _OPEN_QUOTE.search(said):
+        return f"the quote that opens in data row {found[1]} is never closed"
+    return said
+
+
 def _decode(content: bytes, path: Path) -> str:
     encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
@@ -109,14 +124,14 @@ def _read_csv(content: bytes, path: Path) -> RawSource:
     except (ValueError, Warning) as error:
         if separator != "\t":
             raise DataError(
-                f"{path} cannot be read as CSV ({_brief(error)}); quote texts that hold the separator"
+                f"{path} cannot be read as CSV ({table_fault(error)}); quote texts that hold the separator"
             ) from None
         # tab-separated files are often written without any quoting
         try:
             frame = _parse_csv(text, separator, csv.QUOTE_NONE)
         except (ValueError, Warning) as again:
             raise DataError(
-                f"{path} cannot be read as TSV ({_brief(again)}); every row needs the header's number of tabs"
+                f"{path} cannot be read as TSV ({table_fault(again)}); every row needs the header's number of tabs"
             ) from None
         facts["notes"] = ["quote marks were read as characters, for the file is not valid TSV with quoting"]
     return RawSource(frame, facts=facts)

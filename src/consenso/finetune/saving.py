@@ -56,14 +56,11 @@ def check_target(path: Path, *, force: bool = False) -> None:
     if not found:
         return
     holds = f"holds {', '.join(found[:4])}{' …' if len(found) > 4 else ''}"
-    if not force:
-        raise ConfigError(
-            f"{path} is not empty ({holds}); name another folder, or replace the model there with --force"
-        )
     if FACTS not in found:
-        raise ConfigError(
-            f"{path} {holds} and no {FACTS}: --force replaces models of consenso train only; name another folder"
-        )
+        more = ": --force replaces models of consenso train only" if force else ""
+        raise ConfigError(f"{path} {holds} and no {FACTS}, so no model of consenso train{more}; name another folder")
+    if not force:
+        raise ConfigError(f"{path} holds a model ({holds}); name another folder, or replace it with --force")
 
 
 def _check_parent(path: Path) -> None:

@@ -29,7 +29,7 @@ class Chosen:
 
 def choose_columns(source: Source, settings: PredictSettings) -> Chosen:
     """Return the columns that were asked for, or those of conventional names; a missing one raises `DataError`."""
-    text = _found(source, settings.text or "text", "--text")
+    text = _found(source, settings.text or "text", "--text", guess=settings.text is not None)
     if settings.id is not None:
         text_id: str | None = _found(source, settings.id, "--id")
     else:
@@ -40,10 +40,9 @@ def choose_columns(source: Source, settings: PredictSettings) -> Chosen:
     return Chosen(text, text_id, tuple(dict.fromkeys(_found(source, name, "--keep") for name in kept)))
 
 
-def _found(source: Source, name: str, option: str) -> str:
+def _found(source: Source, name: str, option: str, *, guess: bool = True) -> str:
     if name not in source.columns:
         have = list(source.columns)
-        raise DataError(
-            f"{source.path}: missing column {name!r}; found {have}.{nearest(name, have)} Name it with {option}"
-        )
+        meant = nearest(name, have) if guess else ""
+        raise DataError(f"{source.path}: missing column {name!r}; found {have}.{meant} Name it with {option}")
     return name

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from consenso.errors import DataError
-from consenso.readers import data_suffix, find_separator, read_file
+from consenso.readers import data_suffix, find_separator, read_file, table_fault
 
 Rows = dict[str, list[Any]]
 """Column → its values in some consecutive rows; None where missing."""
@@ -140,7 +140,7 @@ def _named_faults(path: Path) -> Iterator[None]:
     except RecursionError:
         raise DataError(f"{path} cannot be read (nested too deeply); check the file") from None
     except (ValueError, Warning, csv.Error, EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{path} cannot be read ({_brief(error)}); check the file") from None
+        raise DataError(f"{path} cannot be read ({table_fault(error)}); check the file") from None
 
 
 def _brief(error: BaseException) -> str:
