@@ -295,3 +295,12 @@ def test_a_copied_worker_is_found_among_a_hundred():
     assert guard(given, "duplicate annotators")[0] == "passed"
     copy = given[given["annotator"] == "w005"].assign(annotator="w005-again")
     assert guard(pd.concat([given, copy]), "duplicate annotators")[1]["groups"] == [["w005", "w005-again"]]
+
+
+def test_a_function_that_returns_numbers_is_refused_where_nobody_gave_the_labels_ids():
+    frame = pd.DataFrame({"text_id": [1, 2], "text": ["miaow", "wuff"]})
+    names = LabelSchema.from_names(["cat", "dog"], ids_given=False)
+    with pytest.raises(DataError, match=r"its answers are numbers \(0, 1\).*let the function return names"):
+        annotate_texts(frame, {"f": lambda words: [1, 0]}, labels=names)
+    votes = annotate_texts(frame, {"f": lambda words: [1, 0]}, labels=SCHEMA)
+    assert votes["label"].tolist() == ["dog", "cat"]

@@ -567,3 +567,63 @@ def test_weather_can_turn_a_class_into_an_abstention():
     )
     assert votes["status"].value_counts().to_dict() == {"ok": 18_863, "abstained": 1137}
     assert votes.groupby("text_id").size().eq(20).all()
+
+
+# ------------------------------------------------------------------ ids that nobody gave
+
+NAMES_ALONE = LabelSchema.from_names(["biased", "fair"], ids_given=False)
+CODED = "text_id,annotator,label\n1,x,0\n1,y,1\n2,x,fair\n2,y,?\n"
+
+
+def test_numbers_are_no_votes_where_the_labels_are_names_and_nobody_gave_ids(tmp_path):
+    with pytest.raises(
+        DataError, match=r"the votes are numbers \(0, 1\), the labels are names \(biased, fair\), and nothing says"
+    ):
+        read(tmp_path, CODED, schema=NAMES_ALONE)
+
+
+def test_the_files_own_map_says_what_numbers_mean_and_a_number_it_lacks_is_refused(tmp_path):
+    both, one = (
+        VoteImport(source="votes.csv", labels=meant) for meant in ({"0": "fair", "1": "biased"}, {"0": "fair"})
+    )
+    assert answers(read(tmp_path, CODED, schema=NAMES_ALONE, settings=both)) == {
+        ("1", "x", 0): "fair", ("1", "y", 0): "biased", ("2", "x", 0): "fair", ("2", "y", 0): "unparsable",
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"the votes of y are numbers \(1\)"):
+        read(tmp_path, CODED, schema=NAMES_ALONE, settings=one)
+    votes = read(tmp_path, CODED, schema=NAMES_ALONE, settings=one, abstain=["1"])
+    assert answers(votes)["1", "y", 0] == "abstained"
+
+
+def test_only_numbers_that_would_have_been_read_as_ids_are_refused(tmp_path):
+    content = "text_id,annotator,label\n1,x,7\n1,y,fair\n"
+    assert answers(read(tmp_path, content, schema=NAMES_ALONE))["1", "x", 0] == "invalid_label"
+
+
+def test_labels_that_are_numbers_themselves_are_names():
+    grades = LabelSchema.from_names(["0.5", "1", "1.5"], ids_given=False)
+    frame = pd.DataFrame({"text_id": [1, 2, 3], "annotator": "x", "label": [0.5, 1.0, 1.5]})
+    assert read_votes(frame, grades)["label"].tolist() == ["0.5", "1", "1.5"]
+
+
+def test_a_column_of_numbers_in_a_wide_table_is_named_and_not_taken_for_an_annotator(tmp_path):
+    with pytest.raises(DataError, match=r"the votes of n_links are numbers \(0, 1, 3\)"):
+        read(tmp_path, "text_id,gpt,n_links\n1,fair,0\n2,biased,1\n3,fair,3\n", schema=NAMES_ALONE)
+
+
+def test_an_empty_column_of_votes_is_an_error_unless_the_file_says_why_votes_are_missing(tmp_path):
+    with pytest.raises(DataError, match="column 'label' is empty in all 2 rows"):
+        read(tmp_path, "text_id,annotator,label\n1,x,\n2,x,\n")
+    votes = read(tmp_path, "text_id,annotator,label,status\n1,x,,failed\n2,x,,failed\n")
+    assert votes["status"].tolist() == ["failed", "failed"]
+
+
+def test_ids_made_from_the_texts_are_said_to_be_so_with_the_columns_that_could_be_ids(tmp_path):
+    frame = texts("0123456789abcdef").assign(**{"Doc ID": "1"})
+    with pytest.raises(JoinError, match=r"No id column was found.*set data.columns.text_id; columns: 'Doc ID'"):
+        read(tmp_path, LONG, texts=frame)
+
+
+def test_ids_of_sixteen_digits_are_not_taken_for_hashes(tmp_path):
+    with pytest.raises(JoinError, match="Check that both files belong together"):
+        read(tmp_path, LONG, texts=texts("1234567890123456"))

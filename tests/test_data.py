@@ -810,3 +810,24 @@ def test_labels_that_differ_only_in_case_are_not_guessed_to_be_two(tmp_path: Pat
     with pytest.raises(DataError, match="'Good' and 'good' differ only in case"):
         load_dataset(path)
     assert load_dataset(path, labels=["Good", "good", "bad"])["gold"].tolist().count("Good") == 1
+
+
+# ids that somebody gave
+
+
+@pytest.mark.parametrize(
+    ("gold", "labels", "given"),
+    [
+        (["yes", "no"], None, False),  # names alone: their order is ours
+        (["yes", "no"], [{"name": "no"}, {"name": "yes"}], False),
+        (["yes", "no"], [{"name": "no", "id": 0}, {"name": "yes", "id": 1}], True),
+        ([0, 1], None, True),  # the numbers are the labels
+        ([0, 1], [{"name": "no"}, {"name": "yes"}], True),  # gold is numbered, so votes may be
+    ],
+)
+def test_labels_know_whether_the_data_or_the_user_gave_their_ids(gold, labels, given, tmp_path):
+    pd.DataFrame({"text": ["one", "two"], "gold": gold}).to_csv(tmp_path / "t.csv", index=False)
+    loaded = read_dataset(DataSettings.read({"source": str(tmp_path / "t.csv"), "labels": labels or []}))
+    assert loaded.labels.ids_given is given
+    assert loaded.record["ids_given"] is given
+    assert schema_of(loaded.texts).ids_given is given

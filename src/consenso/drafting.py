@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from consenso.annotate import read_votes
-from consenso.data import load_dataset, schema_of
+from consenso.annotate.counting import INVALID_LIMIT
+from consenso.annotate.imported import check_vote_ids
+from consenso.annotate.settings import VoteImport
+from consenso.data import Loaded, read_dataset
+from consenso.data.catalog import find_entry
+from consenso.errors import ConfigError
+from consenso.experiment_file import Experiment, run_name, with_changes
 from consenso.labels import LabelSchema
+from consenso.preconditions import few_test_texts, need_valid_votes
+from consenso.tables import TEXTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +34,7 @@ name = {name}
 
 [data]
 source = {source}
-{columns}
+columns = {columns}
 {labels}
 """
 
@@ -54,6 +65,7 @@ template = "A typical example of {}."
 _IMPORT = """\
 [[annotate.imports]]
 source = {source}
+# labels = {{ {pairs} }}  # value in the file → label, where votes are not the labels' names
 # annotators = ["…"]             # keep only these
 # where = {{ prompt = "simple" }}  # keep only rows whose column holds this value
 """
@@ -78,29 +90,183 @@ margin = 0.02                    # declared before anything is scored: differenc
 """
 
 
-def draft(data: Path, *, votes: Path | None, columns: Mapping[str, str | None], beside: Path) -> tuple[str, str]:
-    """Return the text of an experiment.toml for a data file, and one line that says what was found.
+@dataclass(frozen=True)
+class Draft:
+    """A file that `init` would write."""
 
-    Raises `DataError` where the file cannot be read or lacks a column.
+    text: str
+    """The experiment.toml."""
+    summary: str
+    """One line that says what was found."""
+    warnings: list[str] = field(default_factory=list)
+    """What the user should look at before a run."""
+
+
+def draft(
+    data: Path, *, votes: Path | None, columns: Mapping[str, str | None], beside: Path, changes: Sequence[str] = ()
+) -> Draft:
+    """Return the experiment.toml for a data file, what was found, and what to look at.
+
+    `changes`: `section.key=value` to write into it; `annotate.imports.key` means the import of `votes`.
+    Raises `DataError` where a file cannot be read, lacks a column or holds no votes for these texts and labels,
+    `ConfigError` for a wrong change.
     """
-    given = {name: column for name, column in columns.items() if column}
-    texts = load_dataset(data, columns=given)
-    has_gold = texts["gold"].notna().any()
-    schema = schema_of(texts) if has_gold else None
-    if votes is not None and schema is not None:
-        read_votes(votes, schema, texts=texts)
-    used = {name: column for name, column in texts.attrs["record"]["columns"].items() if column}
+    asked = _asked(data, votes, columns, changes)
+    settings = Experiment.read(asked, "--set")
+    loaded = read_dataset(settings.data)
+    warnings = _look_at_columns(loaded)
+    if votes is not None:
+        warnings += _look_at_votes(votes, settings.annotate.imports[0], loaded)
+    warnings += few_test_texts(loaded.texts, settings)
+    text = _written(data, votes, loaded, asked, beside)
+    Experiment.read(tomllib.loads(text), "--set")
+    return Draft(text, _summary(loaded.texts, loaded.labels), warnings)
+
+
+def for_init(message: str) -> str:
+    """Return an error of reading with the keys that it names as options of init."""
+    for pattern, words in _IN_OPTIONS:
+        message = re.sub(pattern, words, message)
+    message = _OF_IMPORT.sub(_import_option, message)
+    return f"{message} ({_NOTHING_WRITTEN})"
+
+
+def _import_option(found: re.Match[str]) -> str:
+    value = found[2].replace("'", '"')  # single quotes hold the option together in a shell
+    return f"--set 'annotate.imports.{found[1]}={value}'"
+
+
+_OF_IMPORT = re.compile(r"\b(annotators|where) = (\[.*?\]|\{.*?\})")
+_NOTHING_WRITTEN = "nothing was written; init takes columns as --text, --gold, --id, --split and any other key as --set SECTION.KEY=VALUE"
+_IN_OPTIONS = (
+    (r"Set data\.columns\.(text|gold|split)\b", r"Name it with --\1"),
+    (r"Set data\.columns\.text_id\b", "Name it with --id"),
+    (r'set data\.columns\.text_id = ""', "use none with --set data.columns.text_id="),
+    (r"(?<!-)set data\.columns\.text_id\b", "name one with --id"),
+    (r'set data\.empty_texts = "drop"', "drop them with --set data.empty_texts=drop"),
+    (r"name both in \[\[data\.labels\]\]", """name both with --set 'data.labels=[{name="…"}, {name="…"}]'"""),
+    (r", or give each label its id in \[\[data\.labels\]\]", ""),
+    (r"labels = \{ (.*?) \} in \[\[annotate\.imports\]\]", r"--set 'annotate.imports.labels={\1}'"),
+    (r"columns = \{(.*?)\}", r"--set 'annotate.imports.columns={\1}'"),
+)
+"""How a message says what to set → how init takes it."""
+
+
+def _asked(data: Path, votes: Path | None, columns: Mapping[str, str | None], changes: Sequence[str]) -> dict[str, Any]:
+    """What options and changes ask for, as the sections of an experiment."""
+    asked = with_changes({}, changes)
+    of_data = asked.setdefault("data", {})
+    source = str(data)
+    of_data["source"] = f"./{source}" if find_entry(source) else source  # a path is never a name of the catalogue
+    of_data["columns"] = of_data.get("columns", {}) | {k: v for k, v in columns.items() if v is not None}
+    of_annotate = asked.setdefault("annotate", {})
+    if "annotators" in of_annotate:
+        raise ConfigError("--set annotate.annotators: write annotators into the file that init makes")
+    imported = of_annotate.pop("imports", {})
+    if imported and votes is None:
+        raise ConfigError("--set annotate.imports: there is no import; name the votes with --votes FILE")
+    if votes is not None:
+        of_annotate["imports"] = [{**imported, "source": str(votes)}]
+    return asked
+
+
+# what was found
+
+
+def _look_at_columns(loaded: Loaded) -> list[str]:
+    """Say which columns nothing was made of, where gold is missing."""
+    if loaded.texts["gold"].notna().any():
+        return []
+    unused = _unused(loaded)
+    column = loaded.record["columns"].get("gold")
+    said = f"column {column!r} (gold) is empty" if column else "no column of human labels was found"
+    if unused:
+        said += f"; columns not used: {', '.join(map(repr, unused))}. Name the human labels with --gold"
+        said += "" if "text_id" in loaded.record["columns"] else " and the ids with --id"
+    return [said]
+
+
+def _unused(loaded: Loaded) -> list[str]:
+    return [str(name) for name in loaded.texts.columns if name not in TEXTS.columns]
+
+
+def _look_at_votes(votes: Path, settings: VoteImport, loaded: Loaded) -> list[str]:
+    """Refuse votes that belong to no text or mean no label; say where many mean none."""
+    if loaded.labels is None:
+        check_vote_ids(votes, loaded.texts, settings=settings)
+        return []
+    found = read_votes(votes, loaded.labels, settings=settings, texts=loaded.texts)
+    need_valid_votes(found)
+    strange = found.loc[found["status"] == "invalid_label", "reply"]
+    if len(strange) <= INVALID_LIMIT * len(found):
+        return []
+    shown = ", ".join(map(repr, strange.value_counts().index[:3]))
+    return [
+        f"{len(strange):,} of {len(found):,} votes are none of the labels (such as {shown}) and will count for nothing; "
+        "if they mean labels, say which in the line `labels` of [[annotate.imports]]"
+    ]
+
+
+def _summary(texts: pd.DataFrame, schema: LabelSchema | None) -> str:
+    gold = int(texts["gold"].notna().sum())
+    labels = f"{len(schema)} labels" if schema else "no gold labels: a verdict will need some on the test texts"
+    return f"{len(texts):,} texts, {gold:,} with gold, {labels}"
+
+
+# the file
+
+
+def _written(data: Path, votes: Path | None, loaded: Loaded, asked: dict[str, Any], beside: Path) -> str:
+    of_data, of_annotate = asked["data"], asked["annotate"]
+    columns = {k: v for k, v in loaded.record["columns"].items() if v}
+    columns |= {k: v for k, v in of_data["columns"].items() if v == ""}
+    stem = beside.stem if beside.stem != "experiment" else data.name.split(".")[0]
+    name = _toml(asked.get("name", run_name(stem)))
     text = _HEAD.format(
-        file=beside.name,
-        name=json.dumps(data.name.split(".")[0], ensure_ascii=False),
-        source=_path(data, beside),
-        columns="columns = { "
-        + ", ".join(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in used.items())
-        + " }",
-        labels=_labels(schema),
+        file=beside.name, name=name, source=_path(data, beside), columns=_toml(columns), labels=_labels(loaded)
     )
-    text += _EMBEDDED if votes is None else _IMPORT.format(source=_path(votes, beside))
-    return text + "\n" + _TAIL, _summary(texts, schema)
+    names = list(loaded.labels or ())[:4] or ["…", "…"]
+    pairs = ", ".join(f'"…" = {_toml(name)}' for name in names)
+    text += _EMBEDDED if votes is None else _IMPORT.format(source=_path(votes, beside), pairs=pairs)
+    text += "\n" + _TAIL
+    further = {k: v for k, v in of_data.items() if k not in {"source", "columns", "labels"}}
+    text = _with_keys(text, "[data]", further)
+    for imported in of_annotate.get("imports", []):
+        text = _with_keys(text, "[[annotate.imports]]", {k: v for k, v in imported.items() if k != "source"})
+    text = _with_keys(text, "[annotate]", {k: v for k, v in of_annotate.items() if k != "imports"})
+    for section, values in asked.items():
+        if section not in {"name", "data", "annotate"}:
+            text = _with_keys(text, f"[{section}]", values)
+    return text
+
+
+def _with_keys(text: str, header: str, values: Mapping[str, Any]) -> str:
+    """Write keys into a section, each in place of its line (also one that is commented out) or at the section's end."""
+    if not values:
+        return text
+    before, found, rest = text.partition(f"\n{header}\n")
+    if not found:
+        return f"{text}\n{header}\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+    section, blank, after = rest.rstrip("\n").partition("\n\n")
+    lines = section.split("\n")
+    for key, value in values.items():
+        place = next((i for i, line in enumerate(lines) if re.match(rf"(# )?{re.escape(key)} = ", line)), len(lines))
+        lines[place : place + 1] = [f"{key} = {_toml(value)}"]
+    return before + found + "\n".join(lines) + blank + after + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML on one line."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_key(str(key))} = {_toml(one)}" for key, one in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _path(path: Path, beside: Path) -> str:
@@ -114,12 +280,20 @@ def _path(path: Path, beside: Path) -> str:
     return json.dumps(Path(relative).as_posix(), ensure_ascii=False)
 
 
-def _labels(schema: LabelSchema | None) -> str:
+def _labels(loaded: Loaded) -> str:
+    """The blocks of the labels; ids stand there only where the data or the user gave them."""
+    schema = loaded.labels
     if schema is None:
-        return '\n# No gold column was found, so the labels cannot be read from the data: name them.\n# [[data.labels]]\n# name = "…"\n'
+        unused = _unused(loaded)
+        others = f" Columns not used: {', '.join(map(_toml, unused))}." if unused else ""
+        return (
+            f'\n# No gold column was found: name it above (gold = "…"), or name the labels.{others}\n'
+            '# [[data.labels]]\n# name = "…"\n'
+        )
     blocks = [
-        f"[[data.labels]]\nid = {r['id']}\nname = {json.dumps(r['name'], ensure_ascii=False)}\n"
-        f"description = {json.dumps(r['description'] or r['name'], ensure_ascii=False)}"
+        "[[data.labels]]\n"
+        + (f"id = {r['id']}\n" if schema.ids_given else "")
+        + f"name = {_toml(r['name'])}\ndescription = {_toml(r['description'] or r['name'])}"
         for r in schema.as_records()
     ]
     return (
@@ -127,9 +301,3 @@ def _labels(schema: LabelSchema | None) -> str:
         + "\n".join(blocks)
         + "\n"
     )
-
-
-def _summary(texts: pd.DataFrame, schema: LabelSchema | None) -> str:
-    gold = int(texts["gold"].notna().sum())
-    labels = f"{len(schema)} labels" if schema else "no gold labels: a verdict will need some on the test texts"
-    return f"{len(texts):,} texts, {gold:,} with gold, {labels}"

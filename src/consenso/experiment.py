@@ -79,12 +79,14 @@ def run(
     base: Path | None = None,
     wait: bool = True,
     declared: Experiment | None = None,
+    file: Path | None = None,
 ) -> Outcome:
     """Do what is not yet done of an experiment, up to and with the stage `until`, and return its outcome.
 
     `experiment` is an experiment.toml, its content as a mapping, or an `Experiment`; `folder` defaults to runs/<name>;
     relative paths start from the file's folder (`base` overrides it); without `wait`, batch files are submitted, and
-    collected by the next call. `declared`: the experiment before seeds were added (`run_until_verdict`).
+    collected by the next call. `declared`: the experiment before seeds were added (`run_until_verdict`). `file`: the
+    experiment.toml, where `experiment` was read from one before; the folder notes it.
     Raises `ConsensoError`s with one line each; a killed run resumes when called again.
     """
     if until not in (names := [stage.name for stage in STAGES]):
@@ -97,6 +99,7 @@ def run(
         need(read, names[: names.index(until) + 1])
     with place.locked():
         this = Run(read, place, base or beside, progress or (lambda event: None), wait, declared)
+        _note_file(place, Path(experiment) if isinstance(experiment, (str, Path)) else file)
         place.note("name", read.name)
         place.note("settings", read.model_dump(mode="json"))
         for stage in STAGES:
@@ -105,6 +108,19 @@ def run(
                 break
         _mark_stale(this)
         return outcome(place)
+
+
+def _note_file(place: RunFolder, file: Path | None) -> None:
+    """Note whose folder it is, and say so where another experiment file used it last."""
+    if file is None:
+        return
+    before, now = place.record().get("experiment_file"), str(file.resolve())
+    if before not in {None, now} and Path(before).exists():
+        logger.warning(
+            "%s was last used by %s; this run of %s overwrites its results (give one of them another `name`, or use --out)",
+            place.path, before, file,
+        )  # fmt: skip
+    place.note("experiment_file", now)
 
 
 def under_the_rule(experiment: Experiment, folder: RunFolder) -> tuple[Experiment, Experiment | None]:
@@ -125,6 +141,7 @@ def run_until_verdict(
     *,
     progress: Progress | None = None,
     base: Path | None = None,
+    file: Path | None = None,
 ) -> Outcome:
     """Run with a pilot of seeds, add seeds as `compare.until` declares, stop at a verdict or where seeds cannot help.
 
@@ -133,11 +150,12 @@ def run_until_verdict(
     """
     read, beside = read_experiment(experiment)
     place, base = RunFolder(folder if folder is not None else Path("runs") / read.name), base or beside
+    file = Path(experiment) if isinstance(experiment, (str, Path)) else file
     rule, planned, decisions = read.compare.until, None, []
     seeds, level = look_plan(rule)[0] if rule.rule == "looks" else rule.pilot, level_of(rule, read.compare.alpha)
     while True:
         chosen = read.with_seeds(seeds, level)
-        found = run(chosen, place.path, until="compare", progress=progress, base=base, declared=read)
+        found = run(chosen, place.path, until="compare", progress=progress, base=base, declared=read, file=file)
         if not found.verdict:
             break
         decision = next_seeds(
@@ -154,7 +172,7 @@ def run_until_verdict(
         if decision.action == "stop" or decision.seeds <= seeds:
             break
         seeds, planned = decision.seeds, decision.seeds
-    return run(chosen, place.path, progress=progress, base=base, declared=read)
+    return run(chosen, place.path, progress=progress, base=base, declared=read, file=file)
 
 
 def freeze_experiment(

@@ -104,7 +104,7 @@ def read_experiment(
     if isinstance(source, Experiment):
         return source, Path.cwd()
     if isinstance(source, Mapping):
-        return Experiment.read(_changed(dict(source), changes), "experiment"), Path.cwd()
+        return Experiment.read(with_changes(dict(source), changes), "experiment"), Path.cwd()
     path = Path(source)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -114,12 +114,17 @@ def read_experiment(
         raise ConfigError(f"{path} is a folder; give the experiment.toml itself") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    stem = path.stem if path.stem != "experiment" else path.resolve().parent.name
-    values.setdefault("name", re.sub(r"[^\w .+-]", "-", stem).lstrip(" .+-") or "experiment")
-    return Experiment.read(_changed(values, changes), str(path)), path.resolve().parent
+    values.setdefault("name", run_name(path.stem if path.stem != "experiment" else path.resolve().parent.name))
+    return Experiment.read(with_changes(values, changes), str(path)), path.resolve().parent
 
 
-def _changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+def run_name(stem: str) -> str:
+    """Return the name of a run that a file's stem gives: without characters that no name may have."""
+    return re.sub(r"[^\w .+-]", "-", stem).lstrip(" .+-") or "experiment"
+
+
+def with_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the sections with `section.key=value` changes; a value that is no TOML is text."""
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:

@@ -17,10 +17,13 @@ class LabelSchema:
     """The labels of a task. Tables store names; ids exist only where a model or a file wants numbers.
 
     The position of a label (0 … K−1, the order given) is the class index of every model and of every list of shares
-    or probabilities. Ids are the user's own integers (−1, 1 … 10 are fine).
+    or probabilities. Ids are the user's own integers (−1, 1 … 10 are fine); where nobody gave any (`ids_given` False) they
+    are the positions, and no stored number may be read by them.
     """
 
-    def __init__(self, id2label: Mapping[int, str], descriptions: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, id2label: Mapping[int, str], descriptions: Mapping[str, str] | None = None, *, ids_given: bool = True
+    ) -> None:
         names = [str(name) for name in id2label.values()]
         if len(names) < 2:
             raise DataError(f"labels: a schema needs at least two labels; found {names}")
@@ -32,11 +35,14 @@ class LabelSchema:
         self._names = tuple(names)
         self._descriptions = {name: str((descriptions or {}).get(name) or "") for name in names}
         self._index = {name: position for position, name in enumerate(names)}
+        self._ids_given = ids_given
 
     @classmethod
-    def from_names(cls, names: Iterable[str], descriptions: Mapping[str, str] | None = None) -> Self:
+    def from_names(
+        cls, names: Iterable[str], descriptions: Mapping[str, str] | None = None, *, ids_given: bool = True
+    ) -> Self:
         """Make a schema whose ids are the positions 0 … K−1."""
-        return cls(dict(enumerate(names)), descriptions)
+        return cls(dict(enumerate(names)), descriptions, ids_given=ids_given)
 
     @classmethod
     def from_dataframe(cls, df: pd.DataFrame) -> Self:
@@ -77,6 +83,15 @@ class LabelSchema:
         """Name → the user's id."""
         return dict(zip(self._names, self._ids))
 
+    @property
+    def ids_given(self) -> bool:
+        """Whether the user or the data say which id is which label; else the ids are mere positions."""
+        return self._ids_given
+
+    def with_ids_given(self, ids_given: bool) -> Self:
+        """Return the same labels, saying whether their ids were given."""
+        return type(self)(self.id2label, self.descriptions, ids_given=ids_given)
+
     def num_labels(self) -> int:
         """Return K, the number of labels."""
         return len(self._names)
@@ -105,10 +120,18 @@ class LabelSchema:
         if word in self._index:
             return word
         number = word[:-2] if word.endswith(".0") else word
-        if number.removeprefix("-").isdecimal() and int(number) in self._ids:
+        if is_whole(number) and int(number) in self._ids:
             return self._names[self._ids.index(int(number))]
         folded = [name for name in self._names if name.casefold() == word.casefold()]
         return folded[0] if len(folded) == 1 else None
+
+    def read_by_id(self, value: Any) -> bool:
+        """Return whether a stored value means a label by its id alone: a bare number that is no label's name."""
+        if _is_missing(value):
+            return False
+        word = str(value).strip()
+        number = word.removesuffix(".0")
+        return not {word, number} & set(self._index) and is_whole(number) and int(number) in self._ids
 
     def read_column(self, values: pd.Series) -> pd.Series:
         """Return label names (object dtype, None where a value is null or means no label), index kept."""
@@ -157,6 +180,11 @@ class LabelSchema:
             for r in self.as_records()
         )
         return f"<table><tr><th>id</th><th>label</th><th>description</th></tr>{rows}</table>"
+
+
+def is_whole(word: str) -> bool:
+    """Return whether a word is a whole number, and nothing else."""
+    return word.removeprefix("-").isdecimal()
 
 
 def _is_missing(value: Any) -> bool:

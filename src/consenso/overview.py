@@ -83,19 +83,38 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
 def describe_data(folder: RunFolder) -> pd.DataFrame:
     """Return label × part: how many texts, in the first fold where there are several.
 
-    `attrs["leaks"]`: texts removed; `attrs["folds"]`: how many folds there are.
+    `attrs["leaks"]`: texts removed; `attrs["folds"]`: how many folds there are; `attrs["left_out"]`: reason → texts of no
+    part of that fold; `attrs["tested"]`: texts tested in any fold.
     """
     import pandas as pd
 
     texts, folds, leaks = (folder.read(name) for name in ("texts", "folds", "leaks"))
-    placed = texts.merge(folds[folds["fold"] == folds["fold"].min()], on="text_id", how="left")
+    first = folds["fold"].min()
+    placed = texts.merge(folds[folds["fold"] == first], on="text_id", how="left")
+    reasons = _why_left_out(placed[placed["part"].isna()], leaks[leaks["fold"] == first])
     placed["part"] = placed["part"].fillna("left out")
     counted = pd.crosstab(placed["gold"].fillna("(no gold)"), placed["part"])
     counted = counted.reindex(columns=[p for p in ("train", "dev", "test", "left out") if p in counted])
     counted.loc["all"] = counted.sum()
     counted = counted.reset_index().rename(columns={"gold": "label"}).rename_axis(columns=None)
     counted.attrs |= {"leaks": int(leaks["text_id"].nunique()), "folds": int(folds["fold"].nunique())}
+    counted.attrs |= {
+        "left_out": reasons,
+        "tested": int(folds.loc[folds["part"] == "test", "text_id"].nunique()),
+    }
     return counted
+
+
+def _why_left_out(texts: pd.DataFrame, leaks: pd.DataFrame) -> dict[str, int]:
+    """Why → how many texts."""
+    leaked = texts["text_id"].isin(leaks["text_id"])
+    bare = ~leaked & texts["gold"].isna()
+    found = {
+        "repeat a text of another part (table leaks)": leaked,
+        "have no gold": bare,
+        "are in no fold": ~leaked & ~bare,
+    }
+    return {why: int(which.sum()) for why, which in found.items() if which.any()}
 
 
 def describe_votes(folder: RunFolder) -> pd.DataFrame:
@@ -231,7 +250,9 @@ def _notes_of_consensus(record: Mapping[str, Any]) -> list[str]:
         said.append(f"method {how.get('method')}{state}{used}{note}")
         if how.get("invalid_votes"):
             said.append(f"{how['invalid_votes']:,} of {how['votes']:,} votes are invalid: they count for no label")
-    return [*said, f"panel: {record['panel']}"] if record.get("panel") else said
+    if record.get("panel"):
+        said.append(f"panel: {record['panel']}")
+    return [*said, record["swapped"]] if record.get("swapped") else said
 
 
 def describe_trainings(folder: RunFolder) -> pd.DataFrame:
@@ -279,7 +300,7 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         schema = LabelSchema.from_records(folder.record()["labels"])
     else:
         loaded = read_dataset(experiment.data, base)
-        texts, schema = loaded.texts, need_labels(loaded.labels)
+        texts, schema = loaded.texts, need_labels(loaded.labels, loaded.texts)
         settings = experiment.data
         folds, _ = make_folds(
             texts, test_size=settings.test_size, dev_size=settings.dev_size, seed=settings.seed, leakage="off",

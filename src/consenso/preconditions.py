@@ -12,6 +12,7 @@ from consenso.experiment_file import Experiment
 from consenso.finetune import STUDENTS, FinetuneSettings
 from consenso.finetune.tracking import need_tracker
 from consenso.labels import LabelSchema
+from consenso.tables import TEXTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,11 +76,13 @@ def _has_lora(experiment: Experiment) -> bool:
     return any(study.settings.recipe.lora_rank for study in experiment.finetune.studies())
 
 
-def need_labels(labels: LabelSchema | None) -> LabelSchema:
+def need_labels(labels: LabelSchema | None, texts: pd.DataFrame) -> LabelSchema:
     """Return the labels of the data; raise `ConfigError` where neither gold nor a schema states them."""
     if labels is None:
+        others = ", ".join(repr(str(name)) for name in texts.columns if name not in TEXTS.columns)
         raise ConfigError(
-            "the data have no gold and state no labels; name them in [[data.labels]] of the experiment file"
+            "the data have no gold and state no labels; name the column of the human labels (data.columns.gold"
+            f"{f'; columns not used: {others}' if others else ''}), or the labels in [[data.labels]]"
         )
     return labels
 
@@ -124,6 +127,28 @@ def need_gold(texts: pd.DataFrame, folds: pd.DataFrame, labels: pd.DataFrame, se
             f"the consensus gives the training texts {len(found)} label(s) ({', '.join(map(str, found)) or 'none'}); a classifier "
             "needs two: look at the votes with `consenso annotate`, a constant annotator or unreadable replies are the usual cause"
         )
+
+
+FEW_HUNDRED = "a verdict needs a few hundred; `consenso plan` tells how many"
+
+
+def few_test_texts(texts: pd.DataFrame, experiment: Experiment) -> list[str]:
+    """Say, before anything is split, where fewer texts with gold will be tested than `compare.few_texts_below`."""
+    gold, given = texts["gold"].notna(), texts["split"] == "test"
+    if not gold.any():
+        return []
+    settings = experiment.data
+    n = int((gold & given).sum()) if given.any() else int(gold.sum())
+    if not given.any() and settings.folds == 1 and settings.columns.fold is None:
+        n = round(n * settings.test_size)
+    return say_if_few(n, experiment)
+
+
+def say_if_few(n: int, experiment: Experiment) -> list[str]:
+    """Say that n test texts are few, if they are."""
+    if n >= experiment.compare.few_texts_below:
+        return []
+    return [f"{n} test text{'' if n == 1 else 's'} with gold: too few to see a difference; {FEW_HUNDRED}"]
 
 
 def has_test_gold(texts: pd.DataFrame, folds: pd.DataFrame | None = None) -> bool:

@@ -25,7 +25,7 @@ from consenso.annotate.local.askers import causal_asker, nli_asker, python_asker
 from consenso.annotate.prompting import Example
 from consenso.annotate.settings import AnnotateSettings
 from consenso.annotate.sources import FrameSource, TextSource
-from consenso.annotate.values import ValueReader, is_blank
+from consenso.annotate.values import RETURN_NAMES, ValueReader, is_blank
 from consenso.annotate.votelog import VoteLog
 from consenso.errors import ConfigError, DataError
 from consenso.labels import LabelSchema
@@ -190,7 +190,9 @@ def _ask(name: str, ask: Ask, texts: pd.DataFrame, schema: LabelSchema) -> pd.Da
             f"annotator {name!r} returned {len(answers)} labels for {len(words)} texts; give one each, None to abstain"
         )
     values = pd.Series(answers, dtype=object)
-    labels, statuses = ValueReader(schema).read_column(values)
+    reader = ValueReader(schema)
+    reader.refuse_undeclared(values, f"annotator {name!r}: its answers", RETURN_NAMES)
+    labels, statuses = reader.read_column(values)
     statuses[values.isna()] = "abstained"
     reply = values.map(str, na_action="ignore").mask(is_blank(values), None)
     return pd.DataFrame(
@@ -230,7 +232,8 @@ def _labels_of(texts: pd.DataFrame) -> LabelSchema:
         raise ConfigError(
             "the labels are not known; give labels=LabelSchema.from_names([…]), or texts from load_dataset"
         )
-    return LabelSchema.from_records(texts.attrs["labels"])
+    given = (texts.attrs.get("record") or {}).get("ids_given", True)
+    return LabelSchema.from_records(texts.attrs["labels"]).with_ids_given(given)
 
 
 def _embed(texts: list[str], encoder: str) -> Any:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consenso.annotate.earlier import earlier_votes, find_vote_file, is_earlier, partial_note
-from consenso.annotate.layouts import find_column, long_votes, some, wide_columns, wide_votes
+from consenso.annotate.layouts import find_column, long_votes, some, text_ids, wide_columns, wide_votes
 from consenso.annotate.settings import VoteImport
 from consenso.annotate.values import ValueReader, is_blank, word_of, words_of
 from consenso.annotate.vote_files import find_source, read_votes_file
 from consenso.errors import DataError, JoinError, nearest
 from consenso.labels import LabelSchema
-from consenso.tables import VOTE_STATUSES, VOTES, check
+from consenso.tables import TEXTS, VOTE_STATUSES, VOTES, check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,8 @@ def read_votes(
     out or not read. `options` are fields of `VoteImport` (layout, columns, annotators, repetitions, where,
     abstain, blank). Relative paths start from `base`, the working folder, CONSENSO_DATA.
     Raises `DataError` for an unreadable file, a layout that cannot be told, a repeated vote, a name that is not there;
-    `JoinError` where no vote belongs to a text of `texts`.
+    `JoinError` where no vote belongs to a text of `texts`. Numbers are refused where the labels are names whose ids
+    nobody gave (`LabelSchema.ids_given`) and `settings.labels` does not say what they mean.
     """
     import pandas as pd
 
@@ -72,6 +73,7 @@ def read_votes(
         notes += unknown
     if settings.blank == "absent":
         raw = raw[~is_blank(raw["value"])]
+    _refuse_undeclared(raw, reader, where)
     votes, unread = _read_values(raw.reset_index(drop=True), reader)
     notes += [f"{where}: {note}" for note in unread]
     votes = check(pd.DataFrame(votes), VOTES)
@@ -79,6 +81,15 @@ def read_votes(
     valid = int(votes["label"].notna().sum())
     logger.info("read %d votes of %d annotators, %d valid", len(votes), votes["annotator"].nunique(), valid)
     return votes
+
+
+def check_vote_ids(source: str | Path, texts: pd.DataFrame, *, settings: VoteImport, base: Path | None = None) -> None:
+    """Raise `JoinError` where no vote belongs to a text of `texts`; for votes that no known label lets one read."""
+    import pandas as pd
+
+    frame, where, _ = _open(source, base)
+    frame = _keep_where(frame, settings, where)
+    _join(pd.DataFrame({"text_id": text_ids(frame, settings.columns, where)}), texts, where)
 
 
 def choose_layout(frame: pd.DataFrame, settings: VoteImport, where: str) -> str:
@@ -169,6 +180,17 @@ def _refuse_repeated(raw: pd.DataFrame, source: pd.DataFrame, settings: VoteImpo
     raise DataError(f"{said}; keep one row each, or add a column `repetition` (0, 1, …)")
 
 
+def _refuse_undeclared(raw: pd.DataFrame, reader: ValueReader, where: str) -> None:
+    """Refuse numbers as votes where nobody said which number is which label."""
+    numbered = [name for name, values in raw.groupby("annotator", sort=False)["value"] if reader.undeclared(values)]
+    if not numbered:
+        return
+    of = "" if len(numbered) == raw["annotator"].nunique() else f" of {some(numbered, 5)}"
+    todo = "say it with labels = {{ {pairs} }} in [[annotate.imports]], or give each label its id in [[data.labels]]"
+    mine = raw.loc[raw["annotator"].isin(numbered), "value"]
+    reader.refuse_undeclared(mine, f"{where}: the votes{of}", todo)
+
+
 def _join(raw: pd.DataFrame, texts: pd.DataFrame, where: str) -> tuple[pd.DataFrame, list[str]]:
     """Keep the votes for known texts and give them the texts' own ids; count the others."""
     import pandas as pd
@@ -182,7 +204,7 @@ def _join(raw: pd.DataFrame, texts: pd.DataFrame, where: str) -> tuple[pd.DataFr
     if not known.any():
         mine, theirs = str(ids[0]), str(own.index[0]) if len(own) else "none"
         looks = f"ids of the votes look like {mine!r}, of the texts like {theirs!r}"
-        raise JoinError(f"{where}: no vote belongs to a text; {looks}.{_hint(ids, own)}")
+        raise JoinError(f"{where}: no vote belongs to a text; {looks}.{_hint(ids, own, texts)}")
     joined = raw[known].assign(text_id=own.to_numpy()[position[known]])
     if known.all():
         return joined, []
@@ -204,14 +226,16 @@ _FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
 )
 
 
-def _hint(votes: Any, texts: pd.Series) -> str:
+def _hint(votes: Any, own: pd.Series, texts: pd.DataFrame) -> str:
     """Say in which form the ids of both sides would meet."""
-    ours, theirs = {str(value) for value in votes[:5000]}, set(texts.index[:5000])
+    ours, theirs = {str(value) for value in votes[:5000]}, set(own.index[:5000])
+    if all(re.fullmatch(r"[0-9a-f]{16}", value) for value in theirs) and re.search("[a-f]", "".join(theirs)):
+        others = [repr(name) for name in texts.columns if name not in TEXTS.columns]
+        columns = f"; columns: {some(others)}" if others else ""
+        return f" No id column was found, so the texts' ids were made from the texts: set data.columns.text_id{columns}"
     for form, shape in _FORMS:
         if {shape(value) for value in ours} & {shape(value) for value in theirs}:
             return f" They differ in {form}: give both files the same ids"
-    if all(re.fullmatch(r"[0-9a-f]{16}", value) for value in theirs):
-        return " The texts' ids were made from the texts: map the data's own id column (data.columns.text_id)"
     return " Check that both files belong together, and which column holds the id (columns.text_id)"
 
 

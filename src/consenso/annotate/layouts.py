@@ -89,6 +89,11 @@ def long_votes(frame: pd.DataFrame, settings: VoteImport, reader: ValueReader, w
             f"{where}: a long table needs {' and '.join(missing)}; found columns {some(frame.columns)}. "
             f"Name them: columns = {{{', '.join(f'{role} = …' for role in missing)}}}"
         )
+    if len(frame) and "status" not in frame.columns and is_blank(frame[found["label"]]).all():
+        raise DataError(
+            f"{where}: column {found['label']!r} is empty in all {len(frame):,} rows; name the column that holds the votes: "
+            "columns = {label = …}"
+        )
     annotator = frame[found["annotator"]]
     votes = pd.DataFrame(
         {

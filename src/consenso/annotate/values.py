@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from consenso.errors import ConfigError, nearest
-from consenso.labels import LabelSchema
+from consenso.errors import ConfigError, DataError, nearest
+from consenso.labels import LabelSchema, is_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +17,8 @@ _WHOLE = re.compile(r"-?\d+\.0+")
 _WORD_CHARACTER = re.compile(r"\w")
 _BLANK = frozenset({"", "nan", "<na>"})
 """What an empty cell looks like once someone has turned it into text."""
+RETURN_NAMES = "let the function return names, or give each label its id in [[data.labels]]"
+"""What to do about a function that returns numbers."""
 
 
 def word_of(value: Any) -> str:
@@ -42,7 +44,8 @@ class ValueReader:
             return self._labels[word], "ok"
         if word in self._abstain:
             return None, "abstained"
-        if (label := self._schema.read(stripped) or self._schema.read(word)) is not None:
+        names = [name for name in (stripped, word) if name in self._schema]
+        if (label := names[0] if names else self._schema.read(stripped) or self._schema.read(word)) is not None:
             return label, "ok"
         if word.casefold() == "error":  # what the earlier system wrote when a call failed
             return None, "failed"
@@ -60,6 +63,26 @@ class ValueReader:
         labels = np.array([label for label, _ in readings], dtype=object)
         statuses = np.array([status for _, status in readings], dtype=object)
         return labels[codes], statuses[codes]
+
+    def undeclared(self, values: pd.Series) -> list[str]:
+        """Return the bare numbers among values of which one is read only by an id that nobody gave; else none."""
+        if self._schema.ids_given:
+            return []
+        words = {word_of(value) for value in values.dropna().unique()} - set(self._labels) - self._abstain
+        if not any(self._schema.read_by_id(word) for word in words):
+            return []
+        return sorted((word for word in words if is_whole(word) and word not in self._schema), key=int)
+
+    def refuse_undeclared(self, values: pd.Series, who: str, todo: str) -> None:
+        """Raise `DataError` where a value is read only by an id that nobody gave: it could mean any label."""
+        if numbers := self.undeclared(values):
+            names = ", ".join(self._schema.names[:12]) + (", …" if len(self._schema) > 12 else "")
+            shown = ", ".join(numbers[:12]) + (", …" if len(numbers) > 12 else "")
+            pairs = ", ".join(f'"{number}" = "…"' for number in numbers[:12])
+            raise DataError(
+                f"{who} are numbers ({shown}), the labels are names ({names}), and nothing says which is which: "
+                f"{todo.format(pairs=pairs)}"
+            )
 
     def share_read(self, values: pd.Series) -> float:
         """Return the share of labels, abstentions and errors among the values that say something; 0 where none does."""

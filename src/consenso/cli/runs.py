@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consenso.cli.shared import experiment_options, folder_of, made_folder, print_outcome, run_until, show
+from consenso.cli.shared import experiment_options, folder_of, made_folder, print_outcome, run_until, show, warn
 from consenso.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -30,23 +30,25 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("experiment.toml"), show_default=True, help="File to write."
 )
+@click.option("--set", "changes", multiple=True, metavar="SECTION.KEY=VALUE", help="Write a setting into the file.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def init(data: Path, votes: Path | None, out: Path, force: bool, **columns: str | None) -> None:
+def init(
+    data: Path, votes: Path | None, out: Path, force: bool, changes: tuple[str, ...], **columns: str | None
+) -> None:
     """Write a commented experiment.toml from a data file."""
-    from consenso.drafting import draft
+    from consenso.drafting import draft, for_init
 
     try:
-        text, summary = draft(data, votes=votes, columns=columns, beside=out)
-    except DataError as error:
-        raise DataError(
-            f"{error} (nothing was written; init names columns with --text, --gold, --id, --split)"
-        ) from None
+        made = draft(data, votes=votes, columns=columns, beside=out, changes=changes)
+    except (ConfigError, DataError) as error:
+        raise type(error)(for_init(str(error))) from None
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another name with --out, or overwrite it with --force")
     from consenso.store import write_text
 
-    write_text(out, text)
-    click.echo(f"{summary}\nwrote {out}; read it, then: consenso run {out}")
+    write_text(out, made.text)
+    click.echo(f"{made.summary}\nwrote {out}; read it, then: consenso run {out}")
+    warn(made.warnings)
 
 
 @click.command()
@@ -74,7 +76,7 @@ def _run_until_verdict(experiment: Path, out: Path | None, changes: tuple[str, .
     read, base = read_experiment(experiment, changes)
     folder = out or Path("runs") / read.name
     with showing() as progress:
-        outcome = flow.run_until_verdict(read, folder, progress=progress, base=base)
+        outcome = flow.run_until_verdict(read, folder, progress=progress, base=base, file=experiment)
     for decision in RunFolder(folder).record()["until_verdict"]:
         click.echo(f"{decision['seeds']} seeds: {decision['action']}: {decision['reason']}", err=True)
     return outcome
@@ -147,12 +149,19 @@ def status(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json
 def data(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
     """Load, deduplicate, split and guard against leakage; print what was found."""
     run_until(experiment, out, changes, until="data")
+    from consenso.experiment_file import read_experiment
     from consenso.overview import describe_data
+    from consenso.preconditions import say_if_few
 
     table = describe_data(made_folder(experiment, out, changes))
     show(table, as_json)
-    if not as_json and table.attrs["folds"] > 1:
-        click.echo(f"these are the parts of fold 0 of {table.attrs['folds']}; each fold tests other texts")
+    if not as_json:
+        if table.attrs["folds"] > 1:
+            click.echo(f"these are the parts of fold 0 of {table.attrs['folds']}; each fold tests other texts")
+        if why := table.attrs["left_out"]:
+            click.echo(f"left out: {', '.join(f'{count:,} {reason}' for reason, count in why.items())}")
+    if tested := table.attrs["tested"]:
+        warn(say_if_few(tested, read_experiment(experiment, changes)[0]))
 
 
 @click.command()

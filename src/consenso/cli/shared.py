@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,12 +50,13 @@ def run_until(
     if batch:
         read = read.by_batch()
     with showing() as progress:
-        return flow.run(read, folder, until=until, progress=progress, base=base, wait=wait)
+        return flow.run(read, folder, until=until, progress=progress, base=base, wait=wait, file=experiment)
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """Print the verdict, failed trainings and where the report stands."""
     say_what_changed(outcome.folder)
+    say_if_swapped(outcome.folder)
     if as_json:
         facts = {
             "verdict": outcome.verdict,
@@ -89,6 +90,17 @@ def say_what_changed(place: Path) -> None:
     guards = folder.read("guards")
     for reason in guards.loc[(guards["guard"] == FIXED) & (guards["outcome"] == "warned"), "reason"].unique():
         click.echo(f"guard {FIXED}: {reason}", err=True)
+
+
+def say_if_swapped(place: Path) -> None:
+    """Say on stderr where the labels seem to be swapped: such a verdict is worth nothing."""
+    from consenso.consensus.swapped import GUARD
+    from consenso.store import RunFolder
+
+    folder = RunFolder(place)
+    if folder.has("guards"):
+        guards = folder.read("guards")
+        warn(guards.loc[(guards["guard"] == GUARD) & (guards["outcome"] == "warned"), "reason"].unique())
 
 
 FIXED = "fixed before scoring"
@@ -125,6 +137,12 @@ def made_folder(experiment: Path, out: Path | None, changes: tuple[str, ...]) ->
     from consenso.store import RunFolder
 
     return RunFolder(out or Path("runs") / read_experiment(experiment, changes)[0].name)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print on stderr what the user should look at."""
+    for line in lines:
+        click.echo(f"consenso: {line}", err=True)
 
 
 def show(frame: pd.DataFrame, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from consenso.consensus.panels import PanelMap, map_panel
 from consenso.consensus.quality import UNDECIDED, annotator_quality, score_against_gold
 from consenso.consensus.reliability import estimate_reliability
 from consenso.consensus.settings import ConsensusSettings, ProblematicRule
+from consenso.consensus.swapped import check_swapped, find_swap, find_swaps, swap_sentence
 from consenso.consensus.targets import Target, threshold_for
 from consenso.consensus.votematrix import CodedVotes, code_votes
 
@@ -28,6 +29,7 @@ __all__ = [
     "alternative_annotator_test",
     "annotator_quality",
     "check_consensus",
+    "check_swapped",
     "code_votes",
     "decide",
     "describe_gold",
@@ -35,10 +37,13 @@ __all__ = [
     "estimate_label_shares",
     "estimate_reliability",
     "find_gold_noise",
+    "find_swap",
+    "find_swaps",
     "gold_noise_bound",
     "landis_koch",
     "map_panel",
     "measure_agreement",
     "score_against_gold",
+    "swap_sentence",
     "threshold_for",
 ]

@@ -44,7 +44,7 @@ def read_gold(values: pd.Series, stated: StatedLabels | None, given: LabelSchema
     if stated is not None and stated.coded:
         cells = _decode_positions(values, stated, keep_codes=own is None)
     if given is not None:
-        return Gold(_read_given(cells, values, given), given, given_by)
+        return _read_given(cells, values, given, given_by)
     if own is not None:
         return Gold(_read(cells, own), own, "the file's schema")
     if cells.isna().all():
@@ -83,7 +83,7 @@ def infer_schema(cells: pd.Series) -> LabelSchema:
         return LabelSchema({i: str(i) for i in ids})
     if all(_NUMBER.fullmatch(name) for name in names):
         names = sorted(names, key=float)
-    return LabelSchema.from_names(names)
+    return LabelSchema.from_names(names, ids_given=False)
 
 
 def _whole(name: str) -> str:
@@ -103,7 +103,7 @@ def _stated_schema(stated: StatedLabels | None) -> LabelSchema | None:
     _refuse_combinations(texts)
     if not stated.coded and all(_WHOLE.fullmatch(name) for name in texts):
         return LabelSchema({int(name): name for name in texts})
-    return LabelSchema.from_names(texts)
+    return LabelSchema.from_names(texts, ids_given=stated.coded)
 
 
 def _decode_positions(values: pd.Series, stated: StatedLabels, keep_codes: bool) -> pd.Series:
@@ -122,12 +122,16 @@ def _decode_positions(values: pd.Series, stated: StatedLabels, keep_codes: bool)
     return pd.Series(read, index=values.index, dtype=object)
 
 
-def _read_given(cells: pd.Series, values: pd.Series, given: LabelSchema) -> pd.Series:
-    """Read by name; where the file's own names are not those of the settings, its numbers decide."""
+def _read_given(cells: pd.Series, values: pd.Series, given: LabelSchema, given_by: str) -> Gold:
+    """Read by name; where the file's own names are not those of the settings, its numbers decide.
+
+    Numbers among gold give the labels their ids, also where the settings name none.
+    """
     codes = values.map(gold_text).where(cells.notna(), None)
-    if _all_known(cells, given) or not _all_known(codes, given):
-        return _read(cells, given)
-    return _read(codes, given)
+    read = cells if _all_known(cells, given) or not _all_known(codes, given) else codes
+    names = _read(read, given)
+    numbered = given.ids_given or any(given.read_by_id(value) for value in read.dropna().unique())
+    return Gold(names, given.with_ids_given(numbered), given_by)
 
 
 def _all_known(cells: pd.Series, schema: LabelSchema) -> bool:

@@ -53,7 +53,7 @@ class Loaded:
     """DUPLICATES: rows of the source that repeat another."""
     record: dict[str, Any]
     """JSON-able: source, kind, path, sha256 (of a file), files (of a folder of folds), columns, rows_read, rows_kept,
-    with_gold, dropped (by reason), ids, labels_from, noun, licence, unverified, duplicates (counts), sampling, folds, notes
+    with_gold, dropped (by reason), ids, labels_from, ids_given, noun, licence, unverified, duplicates (counts), sampling, folds, notes
     (lines for the report)."""
     folds: pd.DataFrame | None = None
     """FOLDS as the source gives them (a folder of folds, a column of fold numbers), for `make_folds(given=…)`; else None."""
@@ -228,7 +228,7 @@ def _without_empty(mapped: pd.DataFrame, empty_texts: str, record: dict[str, Any
         first = int(mapped["row"][empty].iloc[0]) + 1
         found = f"{int(empty.sum())} of {len(mapped)} texts are empty (the first in data row {first})"
         if empty_texts == "error":
-            raise DataError(f'{found}; mend the source, or set empty_texts = "drop"')
+            raise DataError(f'{found}; mend the source, or set data.empty_texts = "drop"')
         record["dropped"]["empty text"] = int(empty.sum())
         record["notes"].append(f"{found}; they were dropped")
         logger.warning("%s; they were dropped", found)
@@ -297,6 +297,7 @@ def _describe(
         "rows_kept": len(texts),
         "with_gold": int(texts["gold"].notna().sum()),
         "labels_from": gold.labels_from,
+        "ids_given": gold.schema is not None and gold.schema.ids_given,
         "catalog": entry.name if entry else None,
         "noun": entry.noun if entry else None,
         "licence": None,

@@ -38,7 +38,7 @@ class LabelEntry(Settings):
     name: str
     """The name that tables, prompts and reports show."""
     id: int | None = None
-    """The number that stands for it in the data; the positions 0, 1, … where no entry has an id."""
+    """The number that stands for it in the data and votes; without ids, and with gold by name, numbers in votes are refused."""
     description: str = ""
     """One sentence that defines it; annotators are shown it."""
 
@@ -97,4 +97,5 @@ class DataSettings(Settings):
         if not self.labels:
             return None
         ids = {entry.id if entry.id is not None else i: entry.name for i, entry in enumerate(self.labels)}
-        return LabelSchema(ids, {entry.name: entry.description for entry in self.labels})
+        given = all(entry.id is not None for entry in self.labels)
+        return LabelSchema(ids, {entry.name: entry.description for entry in self.labels}, ids_given=given)

@@ -31,7 +31,8 @@ def schema_of(texts: pd.DataFrame) -> LabelSchema:
     from consenso.data.gold import gold_text, infer_schema
 
     if records := texts.attrs.get("labels"):
-        return LabelSchema.from_records(records)
+        given = (texts.attrs.get("record") or {}).get("ids_given", True)
+        return LabelSchema.from_records(records).with_ids_given(given)
     if "gold" not in texts or texts["gold"].isna().all():
         raise DataError("texts: no gold and no labels; name the labels (load_dataset(…, labels=[…]) or [data] labels)")
     return infer_schema(texts["gold"].dropna().map(gold_text))

@@ -119,7 +119,7 @@ def _votes_at_hand(this: Run) -> tuple[pd.DataFrame, list[str]]:
     settings, notes = this.experiment.annotate, []
     if all(not isinstance(one, EmbeddingAnnotator) for one in settings.annotators) and not settings.imports:
         return pd.DataFrame(), []
-    texts = this.folder.read("texts")[["text_id", "text"]]
+    texts = this.folder.read("texts")
     encode = partial(embed, cache=this.folder.path / "cache")
     parts = [embedding_votes(texts, settings, this.schema, encode)]
     for source in settings.imports:
@@ -179,4 +179,6 @@ def annotate_depends(this: Run) -> Any:
     here = [one for one in settings.annotators if isinstance(one, (NliAnnotator, CausalAnnotator))]
     encoders |= {one.model: encoder_fingerprint(one.model) for one in here if Path(one.model).expanduser().is_dir()}
     answers = settings.model_dump(mode="json", exclude=HOW_NOT_WHAT)
-    return [answers, encoders, files, prompts, this.folder.record().get("labels")]
+    record = this.folder.record()
+    numbers = [] if record.get("data", {}).get("ids_given", True) else ["numbers mean no label"]
+    return [answers, encoders, files, prompts, record.get("labels"), *numbers]

@@ -19,7 +19,7 @@ from consenso.compare.frontier import cost_frontier
 from consenso.compare.runs import Runs, read_runs
 from consenso.compare.seeds import compare_seeds
 from consenso.compare.value import labels_worth
-from consenso.consensus import check_consensus
+from consenso.consensus import check_consensus, check_swapped
 from consenso.data import find_leaks
 from consenso.experiment_file import Experiment
 from consenso.finetune.settings import StudyOf
@@ -170,9 +170,11 @@ class _Bench:
         folds, folder, labels = self.tables["folds"], self.this.folder, self.tables["labels"]
         seen = folds.loc[folds["part"] != "test", "text_id"]
         own = labels[labels["text_id"].isin(seen)]
+        gold = self.tables["texts"].set_index("text_id")["gold"].dropna()
         return [
             check_annotators(self.votes, folder.record().get("annotate_notes")),
             check_consensus(self.votes[self.votes["text_id"].isin(seen)], own, folder.record().get("consensus")),
+            check_swapped(self.votes, labels, gold, self.this.schema),
         ]
 
     def worth(self) -> None:

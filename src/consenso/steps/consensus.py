@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from consenso.consensus import (
     describe_gold,
     describe_panel,
     estimate_reliability,
+    find_swaps,
+    swap_sentence,
 )
 from consenso.errors import ConfigError
 from consenso.labels import LabelSchema
@@ -26,6 +29,8 @@ from consenso.store import RunFolder
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 FOLDS = 5
 """Of the light classifier whose probabilities a consensus method reads."""
@@ -139,6 +144,10 @@ def _hold_against_gold(this: Run, labels: pd.DataFrame, texts: pd.DataFrame) -> 
     folder.write("missed", missed)
     folder.write("panels", panels)
     folder.note("panel", sentence)
+    said = swap_sentence(find_swaps(seen, labels, gold, this.schema)) if len(gold) else ""
+    folder.note("swapped", said)
+    if said:
+        logger.warning("%s", said)
     noise, bound = describe_gold(labels, seen, gold, this.schema)
     folder.write("gold_noise", noise)
     folder.write("gold_bound", bound)

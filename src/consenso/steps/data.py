@@ -38,7 +38,7 @@ def data(this: Run) -> None:
 
 
 def _write_texts(this: Run, loaded: Loaded, folds: pd.DataFrame, leaks: pd.DataFrame, notes: list[str]) -> None:
-    this.folder.note("labels", need_labels(loaded.labels).as_records())
+    this.folder.note("labels", need_labels(loaded.labels, loaded.texts).as_records())
     this.folder.note("data", {**loaded.record, "notes": [*loaded.record.get("notes", []), *notes]})
     this.folder.write("texts", loaded.texts)
     this.folder.write("duplicates", loaded.duplicates)

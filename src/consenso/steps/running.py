@@ -32,4 +32,5 @@ class Run:
     @property
     def schema(self) -> LabelSchema:
         """The labels, as the data stage recorded them."""
-        return LabelSchema.from_records(self.folder.record()["labels"])
+        record = self.folder.record()
+        return LabelSchema.from_records(record["labels"]).with_ids_given(record.get("data", {}).get("ids_given", True))

@@ -14,7 +14,7 @@ from consenso.annotate.endpoints import family_of
 from consenso.annotate.local.causal import CausalModel
 from consenso.annotate.local.nli import NliModel
 from consenso.annotate.prompting import RAW_SLOT, TEXT_SLOT, Example, Prompt, read_prompt, render, sanitise, wrap
-from consenso.annotate.values import ValueReader
+from consenso.annotate.values import RETURN_NAMES, ValueReader
 from consenso.encoders import encoder_fingerprint
 from consenso.errors import ConfigError, DataError, nearest
 from consenso.labels import LabelSchema
@@ -153,11 +153,14 @@ def callable_asker(
     reader = ValueReader(schema)
 
     def answer(texts: Sequence[str], offered: Offered) -> list[Reading]:
+        import pandas as pd
+
         said = list(function(list(texts)))
         if len(said) != len(texts):
             raise DataError(
                 f"annotator {name!r} returned {len(said)} labels for {len(texts)} texts; give one each, None to abstain"
             )
+        reader.refuse_undeclared(pd.Series(said, dtype=object), f"annotator {name!r}: its answers", RETURN_NAMES)
         found = []
         for value, names in zip(said, offered):
             if value is None or value != value:  # noqa: PLR0124 - NaN
