@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from consenso import cli, run, store
+from consenso.cli.runs import _remarks
 from making import write_experiment, write_texts, write_votes
 
 
@@ -66,6 +67,40 @@ def test_dry_run_starts_nothing(say, tmp_path: Path) -> None:
 
 def test_a_dry_run_counts_what_is_done(say, finished: Path) -> None:
     assert "linear: 0 trainings to do" in say("run", "--dry-run").out
+
+
+def test_a_dry_run_before_there_are_labels_gives_the_most_and_afterwards_the_number(say, tmp_path: Path) -> None:
+    """Five seeds of gold, gold-aligned, consensus and two floors that need no training: 15 trainings for 25 runs."""
+    write_experiment(
+        tmp_path, finetune='students = ["linear"]\nseeds = 5\narms = ["gold", "gold-aligned", "consensus", "floor"]'
+    )
+    said = say("run", "--dry-run").out
+    assert said.startswith("linear: at most 15 trainings to do for 25 runs, 0 done; about ")
+    assert "which are equal shows once there are labels" in said
+    assert say("consensus").code == 0
+    row = json.loads(say("run", "--dry-run", "--json").out)[0]
+    assert say("run", "--dry-run").out.startswith(f"linear: {row['to_do']} trainings to do for 25 runs, 0 done; about ")
+    assert row["to_do"] <= 15
+    assert say("finetune").code == 0
+    kept = f"{row['to_do']} trainings kept (for 25 runs: arms with equal labels share one)"
+    assert kept in say("status").out
+    assert f"linear: 0 trainings to do for 25 runs, {row['to_do']} done" in say("run", "--dry-run").out
+
+
+@pytest.mark.parametrize(
+    ("n", "asked"), [(100, "a standard error may reach 5.0 pp"), (299, "2.9 pp"), (300, None), (0, None)]
+)
+def test_a_dry_run_tells_what_few_test_texts_ask_of_the_student(n: int, asked: str | None) -> None:
+    said = _remarks([{"known": True, "test_texts": n}])
+    assert len(said) == (1 if asked is None else 2)
+    assert asked is None or asked in said[-1]
+
+
+def test_the_log_of_a_run_with_imported_votes_says_that_nothing_was_asked(say, finished: Path) -> None:
+    said = say("log")
+    assert said.code == 2
+    assert "nothing was asked: its votes were imported (votes.csv)" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_a_dry_run_until_a_verdict_goes_from_the_pilot_to_the_most(say, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from pathlib import Path
 from unittest import mock
@@ -18,7 +19,8 @@ from consenso.compare.evidence import Evidence
 from consenso.compare.guard_of_control import _excess, _one_sided, negative_control, score_of
 from consenso.compare.guard_pages import PAGES
 from consenso.compare.guards import failures
-from consenso.compare.guards_of_runs import predicts_one_class
+from consenso.compare.guards_of_runs import enough, predicts_one_class
+from consenso.compare.paired import two_way
 from consenso.compare.runs import Runs
 from consenso.errors import ConfigError
 from consenso.tables import ARMS, FOLDS, LEAKS, TEXTS, TRAININGS, check
@@ -632,6 +634,62 @@ def test_a_recipe_that_learns_nothing_reports_no_contrast():
     assert figures["difference"] < 5 * figures["se"]
     assert "the recipe learns too little" in reason
     assert set(world.compare()["verdict"]) == {"INVALID"}
+
+
+def test_a_gain_that_is_clear_but_under_five_standard_errors_asks_for_test_texts_and_not_for_another_recipe():
+    world = World(n_test=20)
+    rows = world.predictions.index[world.predictions["arm"] == "gold"]
+    world.predictions.loc[rows[np.random.default_rng(0).random(len(rows)) < 0.6], "predicted"] = "no"
+    world.predictions = world.predictions[world.predictions["seed"] == 1]
+    outcome, reason, figures = world.guard("gold beats the floor")
+    assert outcome == "failed"
+    assert 3 * figures["se"] < figures["difference"] < 5 * figures["se"]
+    needed = 20 * (5 * figures["se"] / figures["difference"]) ** 2
+    assert f"with 20 test texts and 1 seed the standard error is {100 * figures['se']:.1f} pp" in reason
+    assert f"about {math.ceil(needed)} test texts would do" in reason
+    assert "learns too little" not in reason
+
+
+def test_the_test_texts_that_would_do_by_hand():
+    """16 of 100 texts gained under both seeds: s² = .13576, se = √(s²/100) = .036845, 100·(5·.036845/.16)² = 132.6."""
+    found = two_way(np.tile([1.0] * 16 + [0.0] * 84, (2, 1)))
+    assert found.se == pytest.approx(0.036845, abs=1e-6)
+    assert enough(found, found.se).startswith("with this difference about 140 test texts would do")
+
+
+def test_the_seeds_that_would_do_by_hand_where_they_make_the_error():
+    """Gains of .3 and .1 on every text: Var = .02/2 = .01, (.2/5)² = .0016, 2·.01/.0016 = 12.5."""
+    found = two_way(np.array([[0.3] * 50, [0.1] * 50]))
+    assert found.se == pytest.approx(0.1)
+    assert enough(found, found.se).startswith("with this difference about 13 seeds would do")
+
+
+def test_neither_seeds_nor_test_texts_alone_do_where_each_part_is_too_large():
+    """Seeds' part .01 of .0184; the texts' .0084 alone is above (.2/5)² = .0016."""
+    spread = np.where(np.arange(50) % 2 == 0, 0.64, -0.64)
+    found = two_way(np.array([[0.3] * 50, [0.1] * 50]) + spread)
+    assert enough(found, found.se) == "with this difference it takes more test texts and more seeds"
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ("frozen", "try another encoder (finetune.recipe.encoder), more training texts"),
+        ("frozen (gold dev)", "try another encoder"),
+        ("linear", "try more training texts or another student"),
+        ("encoder", "try a lower learning rate, warm-up, more steps"),
+        ("of my own", "try more training texts or another student"),
+    ],
+)
+def test_a_recipe_that_learns_too_little_is_mended_as_its_student_allows(student, said):
+    world = World()
+    rows = world.predictions.index[world.predictions["arm"] == "gold"]
+    world.predictions.loc[rows[np.random.default_rng(0).random(len(rows)) < 0.99], "predicted"] = "no"
+    reason = world.guard(
+        "gold beats the floor", predictions=world.predictions.assign(student=student), trainings=None, arms=None
+    )[1]
+    assert f"the recipe learns too little to compare labels with it; {said}" in reason
+    assert ("learning rate" in reason) == (student == "encoder")
 
 
 def test_gold_must_beat_the_better_floor():

@@ -224,6 +224,25 @@ class TestEveryMethod:
 # worked out by hand
 
 
+@pytest.mark.parametrize("method", sorted(set(METHOD_NAMES) - COUNTING))
+def test_the_votes_of_the_only_annotator_are_the_labels_whatever_model_was_asked_for(method, caplog):
+    """Also the one rare label, which a model would take for a slip."""
+    frame = votes_of_one(["neg"] * 40 + ["pos"])
+    labels = decide(frame, method, labels=SCHEMA, problematic=ProblematicRule(measure="posterior", below=0.9))
+    assert labels["label"].tolist() == ["neg"] * 40 + ["pos"]
+    assert labels["score"].eq(1).all()
+    assert labels["posterior"].isna().all()
+    assert not labels["is_problematic"].any()
+    how = labels.attrs["consensus"]
+    assert (how["converged"], how["iterations"]) == (True, 0)
+    assert how["note"] == "one annotator: there is nothing to aggregate; its votes are the labels"
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+
+
+def votes_of_one(given):
+    return pd.DataFrame({"text_id": [f"t{i:03}" for i in range(len(given))], "annotator": "one", "label": given})
+
+
 def test_majority_by_hand():
     found = one(decide(votes("pos", "pos", "neg"), "majority", labels=SCHEMA))
     assert found["label"] == "pos"

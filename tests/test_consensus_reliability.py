@@ -9,6 +9,7 @@ import pytest
 from consenso.consensus import code_votes, decide, describe_gold, describe_panel, estimate_reliability
 from consenso.consensus.methods.dawid_skene import dawid_skene_map
 from consenso.consensus.methods.shape import Options
+from consenso.consensus.reliability import NOT_IDENTIFIED
 from consenso.errors import ConfigError
 from consenso.labels import LabelSchema
 
@@ -86,12 +87,62 @@ def test_no_valid_vote_is_a_row_without_an_estimate():
 
 def test_many_classes_and_annotators_take_the_memory_of_their_votes():
     rng = np.random.default_rng(0)
-    text = np.repeat(np.arange(300), 2)
-    frame = pd.DataFrame({"text_id": text, "annotator": [f"w{i % 300:03}" for i in range(600)]})
-    frame["label"] = [f"class {k:03}" for k in rng.integers(0, 500, 600)]
+    text = np.repeat(np.arange(300), 3)
+    frame = pd.DataFrame({"text_id": text, "annotator": [f"w{i % 300:03}" for i in range(900)]})
+    frame["label"] = [f"class {k:03}" for k in rng.integers(0, 500, 900)]
     found = estimate_reliability(frame, draws=0)
     assert len(found) == 300
     assert found["accuracy"].between(0, 1).all()
+
+
+# where the votes do not tell
+
+
+EMPTY = ["accuracy", "low", "high", "weakest", "weakest_accuracy", "taken_for"]
+
+
+@pytest.mark.parametrize("who", [["good"], ["good", "fair"]])
+def test_one_or_two_annotators_have_no_estimate_and_the_reason_says_why(who):
+    frame, _ = simulated()
+    found = estimate_reliability(frame[frame["annotator"].isin(who)], labels=SCHEMA)
+    assert found["annotator"].tolist() == sorted(who)
+    assert found["n"].tolist() == [600] * len(who)
+    assert found[EMPTY].isna().all(axis=None)
+    assert found["reason"].eq(NOT_IDENTIFIED).all()
+
+
+def test_with_three_annotators_every_one_has_an_estimate_and_no_reason():
+    frame, _ = simulated()
+    found = estimate_reliability(frame[frame["annotator"].ne("other")], labels=SCHEMA, draws=0)
+    assert found[["accuracy", "weakest"]].notna().all(axis=None)
+    assert found["reason"].isna().all()
+
+
+def test_two_and_one_that_always_gives_the_same_label_are_no_three():
+    frame, _ = simulated()
+    two = frame[frame["annotator"].isin(["good", "fair"])]
+    constant = pd.DataFrame({"text_id": range(600), "annotator": "constant", "label": "a"})
+    assert estimate_reliability(pd.concat([two, constant]), labels=SCHEMA)[EMPTY].isna().all(axis=None)
+
+
+def test_a_third_annotator_of_a_few_texts_does_not_make_an_estimate_of_the_other_two():
+    """49 texts of 600 are shared by three, and 50 are asked for."""
+    frame, _ = simulated()
+    third = frame["annotator"].eq("poor")
+    for shared, known in ((49, False), (50, True)):
+        kept = frame[frame["annotator"].isin(["good", "fair"]) | (third & frame["text_id"].lt(shared))]
+        assert estimate_reliability(kept, labels=SCHEMA, draws=0)["accuracy"].notna().tolist() == [known] * 3
+
+
+def test_who_shares_texts_with_a_known_one_is_known_and_who_shares_none_is_not():
+    frame, _ = simulated()
+    three = frame["annotator"].isin(["good", "fair", "poor"]) & frame["text_id"].lt(400)
+    with_one = frame["annotator"].eq("other") & frame["text_id"].lt(100)
+    apart = frame[frame["annotator"].eq("good") & frame["text_id"].ge(400)].assign(annotator="apart")
+    only_one = frame["annotator"].isin(["fair", "poor"]) & frame["text_id"].lt(100)
+    found = estimate_reliability(pd.concat([frame[(three & ~only_one) | with_one], apart]), labels=SCHEMA, draws=0)
+    known = found.set_index("annotator")["accuracy"].notna()
+    assert known.to_dict() == {"apart": False, "fair": True, "good": True, "other": True, "poor": True}
 
 
 # what the stage writes

@@ -45,7 +45,19 @@ def test_notes_are_sentences(folder: RunFolder) -> None:
     assert describe_consensus(folder).attrs["notes"] == [
         "method weighted (not converged); gold of 40 texts used: stopped",
         "panel: 2 of 5 annotators can stand for all.",
+        "accuracy_estimated: from the votes alone, on all texts (accuracy: train and dev texts with gold). Its interval covers "
+        "only which texts were drawn, and holds if errors are independent given the true label; LLMs err together, so it "
+        "tends to be too high. Trust gold.",
     ]
+
+
+def test_an_estimate_that_votes_cannot_give_is_empty_and_a_note_says_why(folder: RunFolder, tmp_path: Path) -> None:
+    other = make_run(tmp_path, n=40, n_test=20, seeds=1)
+    one = folder.read("reliability").iloc[:1]
+    other.write("reliability", one.assign(accuracy=None, low=None, high=None, weakest=None, reason="one is too few"))
+    table = describe_consensus(other)
+    assert table.loc[table["measure"] == "accuracy_estimated", ["value", "low", "high"]].isna().all(axis=None)
+    assert table.attrs["notes"][-1] == "accuracy_estimated is empty: one is too few"
 
 
 def test_the_table_is_valid_json(folder: RunFolder) -> None:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from consenso.compare import comparing
 from consenso.errors import DataError, MissingExtraError
 from consenso.report import ReportSettings, write_report
-from consenso.report.advice import MEANINGS, NO_VERDICT
+from consenso.report.advice import MEANINGS, NO_VERDICT, OWN_ADVICE, meaning_of
 from consenso.report.answer import make_answer
 from consenso.report.blocks import Answer, cut, number, percent, points
 from consenso.report.drawing import WIDE, Canvas
@@ -349,6 +349,36 @@ def test_every_verdict_word_says_what_it_means_and_what_to_do(tmp_path: Path, sm
     assert answer.advice.endswith(advice[-20:])
     assert "{" not in answer.meaning + answer.advice
     assert len(re.findall(r"[.;] ", answer.meaning + " " + answer.advice)) <= 3  # a sentence or two
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (
+            "with this difference about 150 test texts would do: …",
+            "Put as many human-labelled texts into the test part",
+        ),
+        ("with this difference about 20 seeds would do: …", "Set seeds under [finetune] to as many"),
+        ("the recipe learns too little; try another encoder", "Mend what the first rows of the guards say"),
+    ],
+)
+def test_what_to_do_about_an_invalid_run_follows_its_reason(reason: str, advice: str) -> None:
+    assert meaning_of("INVALID", reason, own=False)[1].startswith(advice)
+    assert meaning_of("INVALID", reason, own=True)[1] == OWN_ADVICE["INVALID"]
+
+
+@pytest.mark.usefixtures("unsaved")
+@pytest.mark.parametrize(
+    ("student", "change"),
+    [("frozen", "another encoder"), ("linear (gold dev)", "more training texts"), ("encoder", "lower learning rate")],
+)
+def test_an_unstable_recipe_is_changed_as_its_student_allows(
+    tmp_path: Path, small: RunFolder, student: str, change: str
+) -> None:
+    folder = judged(small, tmp_path, "UNSTABLE RECIPE")
+    rows = folder.read("comparison")
+    folder.write("comparison", rows.assign(student=rows["student"].replace("frozen", student)))
+    assert f"Change the recipe ({change}" in answer_of(folder).advice
 
 
 @pytest.mark.usefixtures("unsaved")

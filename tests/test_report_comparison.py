@@ -218,7 +218,7 @@ def test_rates_of_collapse_are_wilsons_and_reasons_are_named(folder: RunFolder) 
 def test_no_collapse_is_one_sentence_with_its_bound(folder: RunFolder) -> None:
     (note,) = collapsed(facts_of(folder)).blocks
     high = binomtest(0, 3).proportion_ci(method="wilson").high
-    assert note.text.startswith("None of 15 trainings collapsed")
+    assert note.text.startswith("None of 15 runs collapsed")
     assert f"up to {100 * high:.1f}" in note.text
 
 
@@ -712,7 +712,7 @@ def test_markdown_has_the_new_sections(folder: RunFolder) -> None:
     for title in ("Seed by seed", "Classes", "Calibration", "What the labels are worth", "Cost and quality"):
         assert parts[title].count("\n| ") >= 4, title
     assert "specifications give the declared verdict" in parts["Multiverse: would other choices change the verdict?"]
-    assert "None of 15 trainings" in parts["Collapsed and failed runs"]
+    assert "None of 15 runs" in parts["Collapsed and failed runs"]
 
 
 # several data sets

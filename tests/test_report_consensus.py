@@ -228,8 +228,26 @@ def test_estimate_gold_and_loss_stand_side_by_side(folder: RunFolder) -> None:
     first = rows(grid)[min(ANNOTATORS)]
     assert first[0] == ("90.0\u202f%", "87.0\u202f% to 92.0\u202f%")
     assert first[3] == ("+2.0\u202fpp", "+1.0 to +3.0")
-    assert "err together" in said(section)
+    assert "covers only which texts were drawn, and holds if annotators err independently" in said(section)
+    assert "It rests on all texts, the share against gold on those with open gold" in said(section)
     assert [row[0].small for row in panels.rows] == ["", "", "enough", "", ""]
+
+
+def test_estimates_that_the_votes_cannot_give_are_left_out_and_the_reason_is_said(copy: RunFolder) -> None:
+    table = copy.read("reliability")
+    nothing = dict.fromkeys(("accuracy", "low", "high", "weakest", "weakest_accuracy", "taken_for"))
+    first = table["annotator"] == min(ANNOTATORS)
+    copy.write("reliability", pd.concat([table[first].assign(**nothing, reason="it is alone"), table[~first]]))
+    some = worth(facts_of(copy))
+    assert rows(grids(some)[0])[min(ANNOTATORS)][0] == ("–", "")
+    assert f"There is no estimate without gold for {min(ANNOTATORS)}: it is alone." in said(some)
+    assert "covers only which texts were drawn" in said(some)
+    copy.write("reliability", table.assign(**nothing, reason="they are two"))
+    none = worth(facts_of(copy))
+    heads = [column.name for column in grids(none)[0].columns]
+    assert not {"right, without gold", "knows least well"} & set(heads)
+    assert "There is no estimate without gold: they are two." in said(none)
+    assert "covers only which texts were drawn" not in said(none)
 
 
 def test_the_panel_is_drawn_over_cost_only_where_costs_are_known(folder: RunFolder, tmp_path: Path) -> None:

@@ -730,7 +730,34 @@ def test_the_command_says_that_it_trains_encoders_only(say: Any, tmp_path: Path)
     file = write_experiment(tmp_path)
     refused = say("train", file, "--to", "model", "--student", "frozen")
     assert (refused.code, "nothing else" in refused.err) == (2, True)
-    assert "compares linear" in say("train", file, "--to", "texts.csv").err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--labels", "goldd"), "unknown arm 'goldd'"),
+        (("--labels", "floor"), "trains nothing"),
+        (("--to", "votes.csv"), "votes.csv"),
+    ],
+)
+def test_a_wrong_argument_of_train_gives_one_line_where_other_students_are_compared(
+    say: Any, tmp_path: Path, given: tuple[str, str], said: str
+) -> None:
+    refused = say("train", write_experiment(tmp_path), "--to", "model", *given)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert said in refused.err
+
+
+def test_after_training_the_command_says_that_the_verdict_is_about_other_students(
+    say: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = SimpleNamespace(folder=tmp_path / "model", address=None, facts={"seed": 1})
+    monkeypatch.setattr("consenso.final_model.train_model", lambda *given, **options: made)
+    done = say("train", write_experiment(tmp_path), "--to", "model", "--json")
+    assert (done.code, json.loads(done.out)["seed"]) == (0, 1)
+    assert done.err.splitlines() == [
+        "the experiment compares linear; train made a fine-tuned encoder, about which its verdict says nothing"
+    ]
 
 
 # pushing

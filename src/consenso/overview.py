@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,13 @@ from consenso.annotate.planning import plan_questions
 from consenso.annotate.probing import probe
 from consenso.annotate.sources import FolderSource
 from consenso.consensus import annotator_quality, score_against_gold
+from consenso.consensus.reliability import ESTIMATED
 from consenso.data import make_folds, read_dataset
 from consenso.experiment import OUT_OF_DATE, STAGES, is_current, outcome, under_the_rule
 from consenso.experiment_file import Experiment
 from consenso.finetune import plan_arms
+from consenso.finetune.arm_names import FLOOR_ARMS
+from consenso.finetune.planning import Planned
 from consenso.finetune.rate_probe import plan_rates
 from consenso.finetune.study import arm_sizes
 from consenso.finetune.workers import count_workers
@@ -68,7 +72,14 @@ def progress_of(folder: RunFolder, experiment: Experiment | None = None, base: P
             state, detail = ("started" if not entry else state), asked[1]
         if stage.name == "finetune" and finished:
             state = state if entry else "started"
-            detail = f"{finished} trainings kept" + (f", {entry['failed']} failed" if entry.get("failed") else "")
+            runs = (
+                f" (for {folder.count('trainings'):,} runs: arms with equal labels share one)"
+                if entry and folder.has("trainings")
+                else ""
+            )
+            detail = f"{finished:,} trainings kept{runs}" + (
+                f", {entry['failed']} failed" if entry.get("failed") else ""
+            )
         rows.append({"stage": stage.name, "state": state, "detail": detail})
     found = outcome(folder)
     old = any(row["stage"] == "compare" and row["state"] == "out of date" for row in rows)
@@ -198,7 +209,8 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
     """Return what, measure, value, low, high, n: consensus and annotators on train and dev gold, then agreement.
 
     An annotator has `accuracy` (on gold, invalid votes as errors, where there is gold) and `accuracy_estimated` (without
-    gold). `attrs["notes"]`: sentences about the method and the panel.
+    gold, on all texts; null where the votes do not tell). `attrs["notes"]`: sentences about the method, the panel and
+    the estimates.
     """
     import pandas as pd
 
@@ -219,8 +231,9 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
         if votes["text_id"].isin(gold.index).any():
             for row in annotator_quality(votes, gold, schema).itertuples():
                 each[row.annotator] = [{"measure": "accuracy", "value": row.accuracy, "n": row.n}]
-    if folder.has("reliability"):
-        for row in folder.read("reliability").itertuples():
+    alone = folder.read("reliability") if folder.has("reliability") else None
+    if alone is not None:
+        for row in alone.itertuples():
             found = {
                 "measure": "accuracy_estimated",
                 "value": row.accuracy,
@@ -235,8 +248,28 @@ def describe_consensus(folder: RunFolder) -> pd.DataFrame:
     for measure in [name for name in AGREEMENT_ORDER if name in overall.index]:
         rows.append({"what": "agreement", "measure": measure, **overall.loc[measure, ["value", "low", "high", "n"]]})
     frame = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high", "n"]).astype({"n": "Int64"})
-    frame.attrs["notes"] = _notes_of_consensus(folder.record())
+    frame.attrs["notes"] = [
+        *_notes_of_consensus(folder.record()),
+        *_notes_of_estimates(alone, has_gold=bool(len(gold))),
+    ]
     return frame
+
+
+def _notes_of_estimates(alone: pd.DataFrame | None, *, has_gold: bool) -> list[str]:
+    """What a reader of `accuracy_estimated` must know."""
+    if alone is None or alone.empty:
+        return []
+    said = []
+    if alone["accuracy"].notna().any():
+        texts = "all texts" + (" (accuracy: train and dev texts with gold)" if has_gold else "")
+        said.append(
+            f"accuracy_estimated: from the votes alone, on {texts}. {ESTIMATED}" + (" Trust gold." if has_gold else "")
+        )
+    empty, reasons = alone[alone["accuracy"].isna()], alone["reason"].dropna()
+    if len(reasons):
+        who = "" if len(empty) == len(alone) else f" for {', '.join(map(str, empty['annotator']))}"
+        said.append(f"accuracy_estimated is empty{who}: {reasons.iloc[0]}")
+    return said
 
 
 def _notes_of_consensus(record: Mapping[str, Any]) -> list[str]:
@@ -256,11 +289,11 @@ def _notes_of_consensus(record: Mapping[str, Any]) -> list[str]:
 
 
 def describe_trainings(folder: RunFolder) -> pd.DataFrame:
-    """Return one row per student and arm: trainings, how many are ok, mean dev macro-F1 and its spread over seeds."""
+    """Return one row per student and arm: runs, how many are ok, mean dev macro-F1 and its spread over seeds."""
     trainings = folder.read("trainings")
     grouped = trainings.assign(ok=trainings["status"].eq("ok")).groupby(["student", "arm"], sort=True)
     return grouped.agg(
-        trainings=("seed", "size"),
+        runs=("seed", "size"),
         ok=("ok", "sum"),
         rows=("train_rows", "mean"),
         dev_macro_f1=("dev_macro_f1", "mean"),
@@ -285,10 +318,12 @@ def contrast_rows(comparison: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str, Any]]:
-    """Return one row per student: trainings to do and done, estimated seconds and disk bytes; writes nothing.
+    """Return one row per student: trainings to do and done, runs, estimated seconds and disk bytes; writes nothing.
 
-    Before the votes exist the consensus is unknown, so every text is taken as decided: an upper bound. Arms of the preset
-    `full` that the data do not allow, or that need votes, are left out then.
+    A run is an arm under a seed (and fold); arms with the same labels share a training, and floors need none. Before
+    there are labels (`known` false) no arms can be told to be equal and every text is taken as decided: an upper bound.
+    Arms of the preset `full` that the data do not allow, or that need votes, are left out then, `left_out` names the latter.
+    `test_texts`: how many have gold.
     """
     import pandas as pd
 
@@ -315,6 +350,7 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         )
     rows = []
     budgets: dict[str, dict[int, int]] = {}
+    tested = texts["gold"].notna() & texts["text_id"].isin(folds.loc[folds["part"] == "test", "text_id"])
     for study in experiment.finetune.studies():
         student, choice = study.student, study.settings
         only = None if known else [*before_votes(choice), *(["full"] if "full" in choice.arms else [])]
@@ -324,6 +360,9 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
         budgets.setdefault(study.base, arm_sizes(arms))  # as in the run: a variant takes the steps of its student
         budget = None if student == study.base else budgets[study.base]
         pieces = plan_arms(arms, *inputs, recipe=recipe_of(folder, study.base, choice), budget=budget, **shared)
+        runs = arms[["arm", "fold", "seed"]].drop_duplicates()
+        if not known:
+            pieces += _if_all_differ(pieces, int((~runs["arm"].isin(FLOOR_ARMS)).sum()))
         if student == study.base and choice.probes(study.base):
             tried = arms_of(
                 study.base, choice, schema, texts=texts, folds=folds, labels=labels, only=only,
@@ -342,10 +381,19 @@ def plan(experiment: Experiment, folder: RunFolder, base: Path) -> list[dict[str
                 "known": known,
                 "to_do": to_do,
                 "done": sum(piece.done for piece in training),
-                "runs": len(arms[["arm", "fold", "seed"]].drop_duplicates()),
+                "runs": len(runs),
+                "left_out": [] if only is None else [arm for arm in choice.arms if arm not in only],
+                "test_texts": int(tested.sum()),
                 "seconds": seconds / min(workers, os.cpu_count() or 1),
                 "disk_bytes": sum(piece.bytes for piece in pieces),
                 "basis": pieces[0].basis,
             }
         )
     return rows
+
+
+def _if_all_differ(pieces: list[Planned], runs: int) -> list[Planned]:
+    """Return the trainings that so many runs would need beside those planned, if no two of them shared one."""
+    training = [piece for piece in pieces if piece.what == "train"]
+    missing = max(0, runs - len(training)) if training else 0
+    return [replace(training[k % len(training)], done=False) for k in range(missing)]

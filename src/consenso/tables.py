@@ -209,6 +209,7 @@ RELIABILITY = Table(
         "weakest": Column("text"),  # the true label that it recognises least
         "weakest_accuracy": Column("number"),
         "taken_for": Column("text"),
+        "reason": _maybe("text"),  # why there is no estimate
     },
 )
 PANELS = Table(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from consenso.cli.shared import experiment_options, folder_of, made_folder, opened, run_until, show, show_rows
+from consenso.errors import DataError
+
+if TYPE_CHECKING:
+    from consenso.store import RunFolder
 
 
 @click.command()
@@ -120,9 +124,8 @@ def log(run_folder: Path, limit: int, target: Path | None, as_json: bool, **chos
     """
     from consenso.annotate.logreading import LogReader
     from consenso.annotate.logview import Query, describe_log
-    from consenso.overview import log_of
 
-    path = run_folder if run_folder.suffix == ".sqlite" else log_of(folder_of(run_folder))
+    path = run_folder if run_folder.suffix == ".sqlite" else _log_of(folder_of(run_folder))
     with LogReader(path) as votelog:
         query = Query(votelog, **chosen)
         if target is not None:
@@ -136,6 +139,30 @@ def log(run_folder: Path, limit: int, target: Path | None, as_json: bool, **chos
             else:
                 show_rows(rows, drop_zeros=True)
                 click.echo(statement)
+
+
+def _log_of(folder: RunFolder) -> Path:
+    """Where the vote log stands; a run that has votes and asked nobody has none."""
+    from consenso.overview import log_of
+
+    path = log_of(folder)
+    if not path.exists() and folder.has("votes"):
+        annotate = folder.record().get("settings", {}).get("annotate", {})
+        files = ", ".join(str(one["source"]) for one in annotate.get("imports", []))
+        made = " and ".join(
+            filter(
+                None,
+                [
+                    f"imported ({files})" if files else "",
+                    "made by embedded encoders" if annotate.get("annotators") else "",
+                ],
+            )
+        )
+        raise DataError(
+            f"{folder.path}: no vote log, because nothing was asked: its votes were {made}; see consenso annotate for a "
+            "summary, or consenso export --table votes"
+        )
+    return path
 
 
 def _show_answers(rows: list[dict[str, Any]], count: int, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -94,13 +94,34 @@ def _dry_run(experiment: Path, out: Path | None, changes: tuple[str, ...], as_js
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        bound = (
-            f" for {row['runs']} (arm, seed) pairs" if row["known"] else f", up to {row['runs']} once the votes are in"
-        )
+        least = "" if row["known"] else "at most "
+        without = f", without {', '.join(row['left_out'])}, which need the votes" if row["left_out"] else ""
         click.echo(
-            f"{row['student']}: {row['to_do']} trainings to do{bound}, {row['done']} done; about "
+            f"{row['student']}: {least}{row['to_do']} trainings to do for {row['runs']} runs{without}, {row['done']} done; about "
             f"{duration(row['seconds'])} and {row['disk_bytes'] / 1e6:.0f} MB on disk ({row['basis']})"
         )
+    for line in _remarks(rows):
+        click.echo(line)
+
+
+FEW_TEST_TEXTS = 300
+"""With fewer test texts the dry run tells what the guard “gold beats the floor” asks of them."""
+
+
+def _remarks(rows: list[dict[str, Any]]) -> list[str]:
+    """What the numbers of a dry run mean, and what so few test texts ask of the student."""
+    shared = "a run is an arm under a seed; arms with equal labels share a training, floors need none"
+    if not all(row["known"] for row in rows):
+        shared += "; which are equal shows once there are labels (consenso consensus)"
+    said = [shared]
+    n = max((row["test_texts"] for row in rows), default=0)
+    if 0 < n < FEW_TEST_TEXTS:
+        said.append(
+            f"few test texts: {n} have gold, so that a standard error may reach {50 / n**0.5:.1f} pp, and the guard “gold beats "
+            f"the floor” asks for a gain of 5 of them, {250 / n**0.5:.0f} pp; with {FEW_TEST_TEXTS} test texts "
+            f"{250 / FEW_TEST_TEXTS**0.5:.0f} pp"
+        )
+    return said
 
 
 def _dry_run_until_verdict(experiment: Path, out: Path | None, changes: tuple[str, ...], as_json: bool) -> None:
@@ -124,6 +145,8 @@ def _dry_run_until_verdict(experiment: Path, out: Path | None, changes: tuple[st
             f"{last['done']} done; about {duration(first['seconds'])} to {duration(last['seconds'])} and "
             f"{first['disk_bytes'] / 1e6:.0f} to {last['disk_bytes'] / 1e6:.0f} MB on disk ({first['basis']})"
         )
+    for line in _remarks(most):
+        click.echo(line)
 
 
 @click.command()

@@ -49,16 +49,16 @@ def train(
             f"--student: train makes a fine-tuned encoder and nothing else; found {student!r}, leave it out"
         )
     read, base = read_experiment(experiment, _for_the_encoder(changes))
-    if "encoder" not in read.finetune.students:
-        compared = ", ".join(read.finetune.students)
-        click.echo(
-            f"the experiment compares {compared}; train makes a fine-tuned encoder, about which its verdict says nothing",
-            err=True,
-        )
     with showing() as progress:
         trained = train_model(read, out, base=base, progress=progress, **options)
     if find_ranks().rank:
         return  # the first of the processes that trained together tells
+    if "encoder" not in read.finetune.students:
+        compared = ", ".join(read.finetune.students)
+        click.echo(
+            f"the experiment compares {compared}; train made a fine-tuned encoder, about which its verdict says nothing",
+            err=True,
+        )
     if as_json:
         click.echo(
             json.dumps({"folder": str(trained.folder), "address": trained.address, **trained.facts}, ensure_ascii=False)

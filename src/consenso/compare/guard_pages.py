@@ -15,6 +15,17 @@ class Page:
     """What to do about a failure or a warning."""
 
 
+OTHERWISE = "more training texts or another student"
+"""What may make any student learn more."""
+_STEPS = f"a lower learning rate, warm-up, more steps, {OTHERWISE}"
+RECIPES = {
+    "encoder": _STEPS,
+    "contrastive": _STEPS,
+    "frozen": f"another encoder (finetune.recipe.encoder), {OTHERWISE}",
+    "linear": OTHERWISE,
+}
+"""Student → what may make it learn more: the heads of frozen and linear have no learning rate, warm-up or steps."""
+
 PAGES = {
     "leakage": Page(
         "Texts of test or dev that also stand in train, by id, word for word, normalised, nearly, or by group, in the "
@@ -34,7 +45,8 @@ PAGES = {
         "Trainings that learned nothing or failed, counted as run, in the arms of reported contrasts (floors, permuted "
         "and gold@n may collapse). More than 20 % in an arm, or shares that differ between two arms (Fisher p < .05), put "
         "the recipe on trial and not the labels. With four seeds or fewer, one bad run is more than 20 %.",
-        "Change the recipe (lower learning rate, longer warm-up) and train every arm again: a new experiment.",
+        "Change the recipe (encoder, contrastive: lower learning rate, longer warm-up; frozen, linear: more training texts) and "
+        "train every arm again: a new experiment.",
     ),
     "rescue": Page(
         "The second analysis, in which collapsed seeds are replaced: in all arms of that seed, by a seed that no other "
@@ -44,8 +56,10 @@ PAGES = {
     ),
     "gold beats the floor": Page(
         "Whether human labels beat the better of two floors (majority class; draws from the label shares) by more than 5 "
-        "two-way standard errors. A recipe that learns nothing from gold cannot compare labels.",
-        "A lower learning rate, warm-up, more steps, another student, or more training texts.",
+        "two-way standard errors. A recipe that learns nothing from gold cannot compare labels; with few test texts the "
+        "standard error alone can be too large for it.",
+        "Where the reason says how many test texts (or seeds) would do: so many, and the recipe need not be at fault. Otherwise another "
+        f"recipe. encoder, contrastive: {_STEPS}; frozen: {RECIPES['frozen']}; linear: {OTHERWISE}.",
     ),
     "margin": Page(
         "Whether the margin is at most half of the lower 95 % bound of control − floor. If labels bring 5 points at all, "

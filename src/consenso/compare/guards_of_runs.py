@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from consenso.compare.contrasts import FLOORS
 from consenso.compare.evidence import NO_CONTRAST, Evidence, Finding
 from consenso.compare.folds import FOLDS_FOR_ONE_SEED
+from consenso.compare.guard_pages import OTHERWISE, RECIPES
 from consenso.compare.paired import TwoWay
-from consenso.compare.promises import may_collapse
+from consenso.compare.promises import base_student, may_collapse
 from consenso.compare.runs import without_copies
 from consenso.compare.verdict import signed
 from consenso.intervals import wilson
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 MOST_COLLAPSED = 0.20
 """A larger share of collapsed or failed runs in an arm makes the recipe unstable."""
+
+
+CLEAR = 3
+"""Without an interval, a difference of more standard errors than this is more than luck."""
 
 
 def collapse(evidence: Evidence) -> list[Finding]:
@@ -99,7 +104,7 @@ def predicts_one_class(codes: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 def gold_beats_the_floor(evidence: Evidence) -> list[Finding]:
-    """Require gold (or gold-aligned) to beat the better floor by more than 5 standard errors: else the recipe is broken for every arm."""
+    """Require gold (or gold-aligned) to beat the better floor by more than 5 standard errors: else no contrast means anything."""
     return [_gold_beats_the_floor(evidence, student) for student in evidence.students()]
 
 
@@ -119,11 +124,44 @@ def _gold_beats_the_floor(evidence: Evidence, student: str) -> Finding:
             figures,
             student,
         )
+    gain = f"{signed(result.difference)} pp over {floor}, not more than 5 standard errors ({500 * se:.1f} pp{one})"
+    clear = result.difference > CLEAR * se if math.isnan(result.low) else result.low > 0
+    if clear:
+        given = f"{result.n:,} test texts and {result.S} seed{'' if result.S == 1 else 's'}"
+        reason = (
+            f"{arm} labels bring {gain}: with {given} the standard error is {100 * se:.1f} pp; {enough(result, se)}"
+        )
+        return Finding("failed", reason, figures, student)
     reason = (
-        f"{arm} labels bring only {signed(result.difference)} pp over {floor}, not more than 5 standard errors "
-        f"({500 * se:.1f} pp{one}): the recipe learns too little to compare labels with it"
+        f"{arm} labels bring only {gain}: the recipe learns too little to compare labels with it; "
+        f"try {RECIPES.get(base_student(student), OTHERWISE)}"
     )
     return Finding("failed", reason, figures, student)
+
+
+def enough(result: TwoWay, se: float) -> str:
+    """Return how many test texts (or seeds, if their part of the variance is the larger) would make 5 standard errors.
+
+    The difference as it is, Var = seeds' part + texts' part, and the one in question falls as 1/n (1/S): without the
+    other this is n·(5·se/difference)². Over folds, and with one seed, all of Var counts as the texts'.
+    """
+    allowed, whole = (result.difference / 5) ** 2, se**2
+    of_seeds = result.sd_seed**2 / result.S if result.k is None and result.S > 1 else 0.0
+    of_seeds = min(of_seeds, whole)
+    few, many, share, unit = "test texts", result.n, whole - of_seeds, "more test texts"
+    if of_seeds > whole / 2:
+        few, many, share, unit = "seeds", result.S, of_seeds, "more seeds"
+    left = allowed - (whole - share)
+    if left <= 0:
+        return "with this difference it takes more test texts and more seeds"
+    return f"with this difference about {_rounded_up(many * share / left)} {few} would do: it takes {unit} rather than another recipe"
+
+
+def _rounded_up(number: float) -> str:
+    """Two figures: `180`."""
+    whole = math.ceil(number)
+    step = 10 ** max(0, len(str(whole)) - 2)
+    return f"{-(-whole // step) * step:,}"
 
 
 def _se_or_item_se(result: TwoWay) -> float:

@@ -19,6 +19,7 @@ from consenso.consensus.inputs import (
     numbers_of,
 )
 from consenso.consensus.methods import METHODS, Options, Shares
+from consenso.consensus.methods.majority import majority
 from consenso.consensus.settings import DEFAULT, ProblematicRule, Ties, wrong_choice
 from consenso.consensus.targets import threshold_for
 from consenso.consensus.votematrix import CodedVotes, Count, vote_numbers
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 EQUAL = 1e-9
 """Shares closer than this are equal: ⅓ + ⅓ + ⅓ must not win over 1 by a rounding error."""
+ALONE = "one annotator: there is nothing to aggregate; its votes are the labels"
 CLOSE = 1e-6
 """Posteriors closer than this are equal: EM stops where they move by less."""
 
@@ -68,7 +70,8 @@ def decide(
     winner's share of the votes), posterior (the winner's; null for methods that estimate none), entropy_bits, margin
     (first − second share), level (high ≥ .8, medium ≥ .6, low), n_votes, shares (K floats in schema order),
     is_problematic. Status below_threshold goes before tied; a tie that was drawn at random is decided, with margin 0.
-    `attrs["consensus"]` says how it went: method, converged, iterations, note, uses_gold (texts).
+    `attrs["consensus"]` says how it went: method, converged, iterations, note, uses_gold (texts). Where only one annotator
+    voted, a model of annotators has nothing to learn from: its votes are the labels, without a posterior (a rule on it reads the score).
 
     Raises `ConfigError` for a wrong option, `DataError` for an unknown vote label, `JoinError` if no text has votes.
     """
@@ -97,6 +100,10 @@ def decide(
         options = replace(options, gold=learned)
     if missing := sorted(name for name in chosen.needs if getattr(options, name) is None):
         raise ConfigError(f"method {method!r} needs {missing[0]}; pass them, or choose another method")
+    is_alone = chosen.iterates and len(np.unique(coded.annotator)) == 1
+    if is_alone:
+        chosen = replace(chosen, shares=_own_votes, posterior=False)
+        rule = rule.model_copy(update={"measure": "score"}) if rule.measure == "posterior" else rule
     found = chosen.shares(coded, options) if coded.labels else Shares(np.zeros(coded.shape))
     least = max(chosen.at_least, (chosen.threshold or 0.0) if threshold is None else threshold)
     equal = CLOSE if chosen.posterior else EQUAL
@@ -117,6 +124,11 @@ def decide(
     }
     _log(labels_of)
     return labels_of
+
+
+def _own_votes(coded: CodedVotes, options: Options) -> Shares:
+    """The votes of the only annotator: nothing tells a model how far to trust it."""
+    return replace(majority(coded, options), note=ALONE)
 
 
 def _log(labels: pd.DataFrame) -> None:

@@ -27,6 +27,16 @@ VOTES = 50
 """An annotator with fewer has no interval: the prior speaks louder than its votes, and draws do not vary the prior."""
 STEPS = 30
 """EM iterations of a draw, which starts from the fit to all texts."""
+ESTIMATED = (
+    "Its interval covers only which texts were drawn, and holds if errors are independent given the true label; LLMs "
+    "err together, so it tends to be too high."
+)
+"""What must stand beside an estimate."""
+NOT_IDENTIFIED = (
+    "to tell without gold how often each annotator is right takes three who voted on the same texts "
+    "(one that always gives the same label does not count)"
+)
+"""Why there is no estimate."""
 
 
 def estimate_reliability(
@@ -37,11 +47,12 @@ def estimate_reliability(
     `votes`: VOTES (or `CodedVotes`). Returns annotator, n (texts with a valid vote), accuracy (the chance that its vote
     is the true label of a voted text: Σ_k prevalence[k] · confusion[a, k, k]), low, high (95 %, percentile bootstrap
     over texts; null without draws and under 50 texts), weakest (the true label that it recognises least), weakest_accuracy,
-    taken_for (the label it then gives most often).
+    taken_for (the label it then gives most often), reason (why there is no estimate; all but n is null then).
 
-    The model takes annotators as independent given the true label. Where they err together (models of one family do),
-    accuracies are overestimated, and intervals, which know only the draw of texts, do not show it: hold some against
-    gold. Raises `DataError` as `code_votes`, `ConfigError` for a negative number of draws.
+    The model has an answer only where three annotators share texts (`_identified`): of one or two the votes say nothing
+    about who is right, and an estimate would be that of the prior. It takes annotators as independent given the true
+    label. Where they err together (LLMs do), accuracies are overestimated, and intervals, which know only the draw of
+    texts, do not show it: hold some against gold. Raises `DataError` as `code_votes`, `ConfigError` for a negative number of draws.
     """
     import numpy as np
     import pandas as pd
@@ -53,25 +64,74 @@ def estimate_reliability(
     if not K:
         return pd.DataFrame({"annotator": list(coded.annotators), "n": 0}, columns=list(RELIABILITY.columns))
     patterns = find_patterns(coded).in_text_order()
+    first = run_starts(coded.text * A + coded.annotator)
+    n = np.bincount(coded.annotator[first], minlength=A)
+    known = _identified(coded, first)
+    if not known.any():
+        return _frame(coded, n, known)
     fit = fit_dawid_skene(patterns, K, prior=prior_of(K))
     recognised = _recognised(fit, A)
     weakest = np.where(fit.prevalence > 1e-3, recognised, np.inf).argmin(axis=1)
     names = np.array(coded.labels, dtype=object)
-    first = run_starts(coded.text * A + coded.annotator)
-    n = np.bincount(coded.annotator[first], minlength=A)
     low, high = percentile_interval(_redrawn(fit, A, draws, seed), np.where(n < VOTES, 0, n))
-    return pd.DataFrame(
-        {
-            "annotator": names_column(coded.annotators),
-            "n": n,
-            "accuracy": np.where(n > 0, recognised @ fit.prevalence, np.nan),
-            "low": low,
-            "high": high,
-            "weakest": names_column(list(names[weakest])),
-            "weakest_accuracy": recognised[np.arange(A), weakest],
-            "taken_for": names_column([_taken_for(fit, a, k, coded.labels) for a, k in enumerate(weakest)]),
-        }
+    return _frame(
+        coded,
+        n,
+        known,
+        accuracy=recognised @ fit.prevalence,
+        low=low,
+        high=high,
+        weakest=names[weakest],
+        weakest_accuracy=recognised[np.arange(A), weakest],
+        taken_for=np.array([_taken_for(fit, a, k, coded.labels) for a, k in enumerate(weakest)], dtype=object),
     )
+
+
+def _frame(coded: CodedVotes, n: np.ndarray, known: np.ndarray, **found: np.ndarray) -> pd.DataFrame:
+    """Return the table; what was found of annotators that are not `known` is left out, with the reason."""
+    import numpy as np
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for name in ("accuracy", "low", "high", "weakest", "weakest_accuracy", "taken_for"):
+        empty: Any = None if name in {"weakest", "taken_for"} else np.nan
+        values = np.where(known, found.get(name, empty), empty)
+        columns[name] = names_column(list(values)) if empty is None else values.astype(float)
+    why = [None if ok or not voted else NOT_IDENTIFIED for ok, voted in zip(known, n)]
+    return pd.DataFrame(
+        {"annotator": names_column(coded.annotators), "n": n, **columns, "reason": names_column(why)},
+    )
+
+
+def _identified(coded: CodedVotes, first: np.ndarray) -> np.ndarray:
+    """Return for which annotators the votes decide the model's parameters, (A,) bool; `first`: a vote per text and annotator.
+
+    Three do, up to which label is which, and that the prior says (Allman, Matias and Rhodes 2009, Annals of Statistics
+    37); two cannot: K labels give their table K² − 1 free counts, and the model has K − 1 + 2K(K − 1) parameters. Who
+    always gives one label is none of the three. Whoever shares texts with one that is known is known too. As many texts
+    must be shared by three as an interval takes, or half of all that hang together: else the prior speaks for them.
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, A = len(coded.text_ids), len(coded.annotators)
+    text, annotator = coded.text[first], coded.annotator[first]
+    seen = np.zeros((A, len(coded.labels)), dtype=bool)
+    seen[coded.annotator, coded.label] = True
+    varied = seen.sum(axis=1) > 1
+    shared = np.bincount(text[varied[annotator]], minlength=n) >= 3
+    voted = np.bincount(text, minlength=n) > 0
+    here = np.bincount(annotator, minlength=A) > 0
+    if shared[voted].all():
+        return here
+    graph = coo_array((np.ones(len(text)), (text, n + annotator)), shape=(n + A, n + A))
+    group = connected_components(graph, directed=False)[1]
+    groups = int(group.max()) + 1
+    texts, common = (np.bincount(group[:n][each], minlength=groups) for each in (voted, shared))
+    enough = (common > 0) & (common >= np.minimum(VOTES, texts / 2))
+    found: np.ndarray = enough[group[n:]] & here
+    return found
 
 
 def _redrawn(fit: DawidSkene, A: int, draws: int, seed: int) -> np.ndarray:

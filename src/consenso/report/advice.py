@@ -9,7 +9,7 @@ MEANINGS = {
     ),
     "UNSTABLE RECIPE": (
         "Too many trainings collapsed: the difference says something about the recipe, not about the labels.",
-        "Change the recipe (lower learning rate, longer warm-up, more steps); that is a new experiment for every arm.",
+        "Change the recipe ({recipe}); that is a new experiment for every arm.",
     ),
     "NO VERDICT": (
         "This run does not hold what a verdict needs; the comparison's reason says what is missing.",
@@ -72,6 +72,22 @@ NO_VERDICT = {
 }  # fmt: skip
 """What the reason of NO VERDICT holds → what it means, what to do next; the first that fits counts."""
 
+INVALID = {
+    " test texts would do": (
+        "Put as many human-labelled texts into the test part as the reason says (more gold, or a larger data.test_size), then "
+        "run again."
+    ),
+    " seeds would do": "Set seeds under [finetune] to as many as the reason says, then run again: only the missing ones are trained.",
+}
+"""What the reason of INVALID holds → what to do next; the first that fits counts."""
+
+RECIPES = {
+    "frozen": "another encoder, more training texts",
+    "linear": "more training texts, another student",
+}
+"""Student → how to change its recipe; those that are not here have steps and a learning rate."""
+STEPS = "lower learning rate, longer warm-up, more steps"
+
 GO_ON = "“consenso run” goes on where this run stopped; a verdict needs human labels on the test texts."
 
 OWN_ADVICE = {
@@ -106,4 +122,6 @@ def meaning_of(word: str, reason: str, *, own: bool) -> tuple[str, str]:
     if word == "NO VERDICT":
         key = next((part for part in NO_VERDICT if part in reason), word)
         meaning, advice = NO_VERDICT.get(key, (meaning, advice))
+    if word == "INVALID":
+        advice = next((said for part, said in INVALID.items() if part in reason), advice)
     return meaning, OWN_ADVICE.get(key, advice) if own else advice

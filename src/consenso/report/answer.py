@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from consenso.report.advice import GO_ON, MEANINGS, OWN_ADVICE, meaning_of
+from consenso.report.advice import GO_ON, MEANINGS, OWN_ADVICE, RECIPES, STEPS, meaning_of
 from consenso.report.blocks import (
     MISSING,
     P95,
@@ -79,6 +79,7 @@ def _meaning(facts: Facts, row: pd.Series, head: str) -> tuple[str, str]:
         "control": control,
         "Arm": arm[:1].upper() + arm[1:],
         "margin": points(row["margin"]).lstrip("+"),
+        "recipe": RECIPES.get(str(row["student"]).split(" (")[0], STEPS),
         "Texts": SAME if same else DIFFERENT,
     }
     return meaning.format(**said), advice.format(**said)
@@ -87,7 +88,7 @@ def _meaning(facts: Facts, row: pd.Series, head: str) -> tuple[str, str]:
 def _not_yet_said(reason: Any, sentence: str) -> str:
     """The comparison's reason without the parts that its sentence holds, as a sentence."""
     parts = [] if absent(reason) else [part.strip() for part in str(reason).split("; ")]
-    text = "; ".join(part for part in parts if part and part not in sentence)
+    text = "; ".join(part for part in parts if part and part.lower() not in sentence.lower())
     return capital(text) + ("" if not text or text.endswith((".", "!", "?")) else ".")
 
 

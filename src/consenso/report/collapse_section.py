@@ -33,7 +33,7 @@ MOST_RUNS = 12
 
 
 def collapsed(facts: Facts) -> Section:
-    """Return how many trainings of each arm collapsed or failed, with intervals, reasons and replacements."""
+    """Return how many runs of each arm collapsed or failed, with intervals, reasons and replacements."""
     section = ("collapsed", "Collapsed and failed runs")
     table = facts.table("trainings")
     if table is None:
@@ -69,7 +69,7 @@ def _none(as_run: pd.DataFrame) -> str:
     most = int(as_run.groupby("arm").size().max()) if len(as_run) else 0
     at_most = percent(wilson(0, most)[1])
     return (
-        f"None of {plural(len(as_run), 'training')} collapsed or failed. For an arm of {plural(most, 'run')} that leaves a rate "
+        f"None of {plural(len(as_run), 'run')} collapsed or failed. For an arm of {plural(most, 'run')} that leaves a rate "
         f"of up to {at_most} possible ({P95} interval, Wilson)."
     )
 
@@ -81,7 +81,7 @@ def _counts(facts: Facts, student: str, bad: pd.DataFrame) -> bool:
 
 
 def _in_words(facts: Facts, student: str, as_run: pd.DataFrame, bad: pd.DataFrame, rescue: pd.DataFrame) -> str:
-    said = f"{count(len(bad))} of {plural(len(as_run), 'training')} collapsed or failed"
+    said = f"{count(len(bad))} of {plural(len(as_run), 'run')} collapsed or failed"
     where = in_arm_order(bad["arm"].unique())
     said += f", in {', '.join(where[:4])}" + (f" and {plural(len(where) - 4, 'more arm')}" if len(where) > 4 else "")
     said += ". They count in the verdict as they are"
@@ -118,7 +118,7 @@ def _rates(facts: Facts, student: str, as_run: pd.DataFrame, rescue: pd.DataFram
         )
     names = ["runs", "collapsed", "failed", "rate", "stopped early", *(["bad when replaced"] if len(rescue) else [])]
     caption = (
-        f"Trainings per arm, as run{of_student(facts, student)}: below the rate its {P95} interval (Wilson); stopped early: by "
+        f"Runs of each arm, as run{of_student(facts, student)}: below the rate its {P95} interval (Wilson); stopped early: by "
         "the watch, which ends a run that is past help"
     )
     if others := as_run["arm"].nunique() - len(shown):

@@ -187,6 +187,12 @@ def what_was_run(facts: Facts) -> Section:
 PAIR = (Column("what"), Column("value"))
 
 
+def _trainings(runs: pd.DataFrame) -> str:
+    """Return how many different trainings stand behind the runs of the table trainings (without a key: floors)."""
+    n = runs["key"].nunique()
+    return f"{count(n)} different ones: arms with equal labels share a training, floors need none" if n else MISSING
+
+
 def _counts(facts: Facts) -> Grid | None:
     rows = []
     texts, folds, votes, trainings = (facts.table(name) for name in ("texts", "folds", "votes", "trainings"))
@@ -202,7 +208,8 @@ def _counts(facts: Facts) -> Grid | None:
     if trainings is not None:
         seeds = sorted(set(trainings["seed"]))
         students = f"{plural(trainings['student'].nunique(), 'student')}: {', '.join(facts.students)}"
-        rows.append(cells("trainings", f"{count(len(trainings))} of {students}"))
+        rows.append(cells("runs", f"{count(len(trainings))} of {students}"))
+        rows.append(cells("trainings", _trainings(trainings)))
         rows.append(cells("seeds", ", ".join(str(int(seed)) for seed in seeds)))
     first = facts.record.get("first_scoring")
     if isinstance(first, Mapping):

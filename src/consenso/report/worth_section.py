@@ -62,16 +62,17 @@ def worth(facts: Facts) -> Section:
         rows.append([Cell(name), *cells])
     blocks.append(Grid(_caption(facts, columns, len(names)), [Column("annotator"), *columns.values()], rows))
     if alone:
-        blocks += [Note(said) for said in (_against(alone, judged), ASSUMED) if said]
+        blocks += [Note(said) for said in (_against(alone, judged), *_caveats(alone, judged)) if said]
     if with_others:
         blocks.append(Note(ADDED_GOLD if facts.open_gold is not None else ADDED))
     return Section(*section, [*blocks, *_panels(facts)])
 
 
 ASSUMED = (
-    "The estimate without gold takes annotators as independent given the true label. Where they err together, as models of "
-    "one family do, it is too high, and its interval, which knows only the luck of the draw of texts, does not show it."
+    "The interval of the estimate without gold covers only which texts were drawn, and holds if annotators err independently "
+    "given the true label. LLMs err together, so the estimate tends to be too high, and its interval does not show it."
 )
+UNLIKE = " It rests on all texts, the share against gold on those with open gold; where the two disagree, trust gold."
 ADDED_GOLD = (
     "Lost without it: by how many percentage points the accuracy of the majority of all falls if this annotator is left "
     "out; below zero, the panel is better without it. An interval that holds zero: nobody can tell."
@@ -109,18 +110,21 @@ def _order(names: list[str], alone: Rows, judged: Judged) -> list[str]:
 
 def _columns(facts: Facts, alone: Rows, with_others: Rows, judged: Judged) -> dict[str, Column]:
     added = "lost without it" if facts.open_gold is not None else "changed without it"
+    any_estimate = any(not absent(row["accuracy"]) for row in alone.values())
     return {
-        **({"estimate": Column("right, without gold", True)} if alone else {}),
+        **({"estimate": Column("right, without gold", True)} if any_estimate else {}),
         **({"gold": Column("right, against gold", True), "invalid": Column("invalid answers", True)} if judged else {}),
         **({"added": Column(added, True), "others": Column("agrees with the others", True)} if with_others else {}),
-        **({"weakest": Column("knows least well")} if alone else {}),
+        **({"weakest": Column("knows least well")} if any_estimate else {}),
     }
 
 
 def _caption(facts: Facts, columns: dict[str, Column], people: int) -> str:
     parts = []
     if "estimate" in columns:
-        parts.append(f"estimated from all votes alone, with {P95} intervals")
+        parts.append(
+            f"estimated from the votes on all texts alone, with {P95} intervals that know only the draw of texts"
+        )
     if "gold" in columns:
         parts.append(f"held against gold on {facts.open_words}")
     said = "How often the valid votes of each annotator are right: " + ", and ".join(parts) if parts else "Annotators"
@@ -180,6 +184,17 @@ def _against(alone: Rows, judged: Judged) -> str:
     return (
         f"The estimates lie {points(-mean).lstrip('+')} below what gold says on average: the votes tell less than gold."
     )
+
+
+def _caveats(alone: Rows, judged: Judged) -> list[str]:
+    """What must stand beside the estimates, and why some are missing."""
+    known = any(not absent(row["accuracy"]) for row in alone.values())
+    said = [ASSUMED + (UNLIKE if judged else "")] if known else []
+    without = {name: str(row["reason"]) for name, row in alone.items() if not absent(row.get("reason"))}
+    if without:
+        who = "" if len(without) == len(alone) else f" for {', '.join(without)}"
+        said.append(f"There is no estimate without gold{who}: {next(iter(without.values()))}.")
+    return said
 
 
 def _panels(facts: Facts) -> list[Block]:

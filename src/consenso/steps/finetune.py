@@ -74,7 +74,8 @@ def finetune(this: Run) -> dict[str, Any]:
     folder.write("arms", pd.concat(all_arms, ignore_index=True))
     for name in Results._fields:
         folder.write(name, pd.concat([getattr(result, name) for result in results], ignore_index=True))
-    return {"failed": sum(int(result.trainings["status"].eq("failed").sum()) for result in results)}
+    failed = [result.trainings.loc[result.trainings["status"].eq("failed"), "key"] for result in results]
+    return {"failed": sum(int(keys.nunique()) for keys in failed)}
 
 
 def seed_of_probe(choice: StudySettings) -> int:

@@ -53,10 +53,8 @@ def model_errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except ModelError as error:  # resolve_encoder and load_tokenizer speak of encoders
-        if not str(error).startswith("encoder"):
-            raise
-        message = str(error).replace("encoder", "model", 1).replace(f", a hub id or {EMBEDDED!r}", " or a hub id")
+    except ModelError as error:  # 'embedded' is no model that votes so
+        message = str(error).replace(f", a hub id or {EMBEDDED!r}", " or a hub id")
         raise ModelError(message) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         todo = f"fetch it once with `hf download {name}`, or give a folder"

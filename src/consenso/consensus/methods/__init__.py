@@ -25,13 +25,15 @@ METHODS = {
     "weighted": Method(weighted, reads=frozenset({"weights", "gold"})),
     "unanimous": Method(unanimous, at_least=1.0),
     "threshold": Method(threshold, threshold=0.8),
-    "dawid_skene": Method(dawid_skene, posterior=True),
-    "dawid_skene_map": Method(dawid_skene_map, posterior=True),
-    "dawid_skene_families": Method(dawid_skene_families, reads=frozenset({"families", "gold"}), posterior=True),
-    "one_coin": Method(one_coin, posterior=True),
-    "glad": Method(glad, posterior=True),
-    "mace": Method(mace, posterior=True),
-    "ordinal_dawid_skene": Method(ordinal_dawid_skene, posterior=True, ordered=True),
+    "dawid_skene": Method(dawid_skene, posterior=True, iterates=True),
+    "dawid_skene_map": Method(dawid_skene_map, posterior=True, iterates=True),
+    "dawid_skene_families": Method(
+        dawid_skene_families, reads=frozenset({"families", "gold"}), posterior=True, iterates=True
+    ),
+    "one_coin": Method(one_coin, posterior=True, iterates=True),
+    "glad": Method(glad, posterior=True, iterates=True),
+    "mace": Method(mace, posterior=True, iterates=True),
+    "ordinal_dawid_skene": Method(ordinal_dawid_skene, posterior=True, iterates=True, ordered=True),
     "outliers": Method(outliers, at_least=1.0),
     "crowdlab": Method(
         crowdlab, reads=frozenset({"probabilities"}), needs=frozenset({"probabilities"}), posterior=True

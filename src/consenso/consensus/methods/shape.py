@@ -66,5 +66,7 @@ class Method:
     """Options without which the method cannot work."""
     posterior: bool = False
     """True: the shares are a model's probabilities; the score is then the winner's share of the votes."""
+    iterates: bool = False
+    """True: it estimates what the annotators are worth from how their votes agree."""
     ordered: bool = False
     """True: the labels are taken as ordered, from the first of the schema to the last."""
