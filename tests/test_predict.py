@@ -190,7 +190,7 @@ def test_neither_threads_nor_chunks_nor_budgets_change_a_number(model: Path) -> 
 
 
 @pytest.mark.parametrize("library", ["glibc", "another"])
-def test_memory_is_given_back_after_each_chunk(
+def test_memory_is_given_back_after_some_batches_and_each_chunk(
     model: Path, tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -203,7 +203,10 @@ def test_memory_is_given_back_after_each_chunk(
     monkeypatch.setattr(classifying, "ctypes", SimpleNamespace(CDLL=load))
     texts = write_rows(tmp_path / "in.csv", some_texts(30))
     assert predict_file(texts, model, tmp_path / "out.csv", chunk=10).rows == 30
-    assert asked == ([0, 0, 0] if library == "glibc" else [])
+    assert asked == ([0] * 6 if library == "glibc" else []), "after the first batch of each chunk, and at its end"
+    asked.clear()
+    predict_file(texts, model, tmp_path / "small.csv", chunk=30, batch_tokens=16)
+    assert len(asked) > 4 or library == "another", "every few batches within one chunk"
 
 
 def test_equal_texts_are_classified_once(model: Path) -> None:
