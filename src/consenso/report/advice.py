@@ -85,7 +85,8 @@ RECIPES = {
     "frozen": "another encoder, more training texts",
     "linear": "more training texts, another student",
 }
-"""Student → how to change its recipe; those that are not here have steps and a learning rate."""
+"""Student → how to change its recipe; those that are not here have steps and a learning rate. In `compare`, which the report may
+not import, the guards say it in their reasons."""
 STEPS = "lower learning rate, longer warm-up, more steps"
 
 GO_ON = "“consenso run” goes on where this run stopped; a verdict needs human labels on the test texts."
